@@ -1,0 +1,28 @@
+"""What a worker has done, as numbers in a file that `entrepot stats` adds up."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+
+class Counters:
+    """Counts in memory; `flush` writes them out if something changed."""
+
+    def __init__(self, path: Path, *, started: float) -> None:
+        self._path = path
+        self._started = started
+        self._counts: Counter[str] = Counter()
+        self._written: Counter[str] | None = None
+
+    def add(self, name: str, by: int = 1) -> None:
+        self._counts[name] += by
+
+    def flush(self) -> None:
+        """Replaces the file; blocking, a few microseconds on a local disk. Raises OSError."""
+        if self._counts == self._written:
+            return
+        draft = self._path.with_suffix(".new")
+        draft.write_text(json.dumps({"started": self._started, "pid": os.getpid(), **self._counts}))
+        draft.replace(self._path)
+        self._written = self._counts.copy()

@@ -1,0 +1,91 @@
+"""HTTP/1.1 heads: requests in, responses out.
+
+Parses one request head with llhttp (`httptools`), strictly, and writes response heads. Decides only whether a request
+is simple enough for the pull layer: no body, no upgrade, no expectation, origin-form. Everything else is left to
+mitmproxy's HTTP layer, malformed requests included.
+"""
+
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+import httptools
+
+from entrepot.engine.messages import Answer
+from entrepot.headers import CODEC, Headers
+
+MAX_HEAD: Final = 64 << 10  # bytes of a request head; gcr.io tokens make heads of 10 KiB and more
+END: Final = b"\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of one request."""
+
+    method: str
+    target: str
+    headers: Headers
+    keep_alive: bool
+    simple: bool  # nothing follows it and nothing but an answer is expected
+
+
+class _Events:
+    __slots__ = ("complete", "fields", "target")
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value))
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+def parse_head(data: bytes) -> Head | None:
+    """The head in `data`, which ends with the empty line; None when llhttp does not accept it."""
+    events = _Events()
+    parser = httptools.HttpRequestParser(events)
+    try:
+        parser.feed_data(data)
+        method = parser.get_method().decode("ascii")
+    except httptools.HttpParserUpgrade:
+        return Head("", "", Headers.from_raw(events.fields), keep_alive=False, simple=False)
+    except (httptools.HttpParserError, UnicodeDecodeError):
+        return None
+    headers = Headers.from_raw(events.fields)
+    target = events.target.decode(*CODEC)
+    simple = events.complete and target.startswith("/") and "expect" not in headers and "upgrade" not in headers
+    return Head(method, target, headers, parser.should_keep_alive(), simple)
+
+
+def host_of(headers: Headers) -> str | None:
+    """The name in `Host`, without port, in lower case; None unless there is exactly one."""
+    values = headers.get_all("host")
+    if len(values) != 1:
+        return None
+    name, colon, port = values[0].rpartition(":")
+    if not colon or not port.isdigit():
+        name = values[0]
+    return name.strip().lower().removesuffix(".")
+
+
+def response_head(answer: Answer, *, length: int | None, keep_alive: bool, now: float) -> bytes:
+    """Status line and fields; `length` None makes the body chunked. `now` in epoch seconds."""
+    try:
+        phrase = HTTPStatus(answer.status).phrase
+    except ValueError:
+        phrase = ""
+    lines = [f"HTTP/1.1 {answer.status} {phrase}"]
+    lines += [f"{name}: {value}" for name, value in answer.headers]
+    lines.append(f"Date: {formatdate(now, usegmt=True)}")
+    if answer.status not in {204, 304}:
+        lines.append("Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}")
+    lines.append("Connection: keep-alive" if keep_alive else "Connection: close")
+    return "\r\n".join([*lines, "", ""]).encode(*CODEC)

@@ -1,0 +1,109 @@
+"""The addon that answers pulls: asks the engine, lets the pump write, counts and logs.
+
+Also answers requests that must be refused on the spot: a `Host` that is not the name of the handshake (421), and our
+own requests come back to us (508).
+"""
+
+import logging
+import time
+
+from mitmproxy import tls
+from OpenSSL import SSL
+
+from entrepot.addons.counters import Counters
+from entrepot.addons.pull import Exchange
+from entrepot.addons.pump import Pump, Sent
+from entrepot.addons.tls import ServerContexts
+from entrepot.certs.errors import CertsError
+from entrepot.engine.engine import Engine, failure
+from entrepot.engine.messages import Answer, PullRequest
+from entrepot.headers import Headers
+from entrepot.registry import oci_errors
+from entrepot.registry.catalogue import Catalogue
+from entrepot.upstream.errors import LoopDetected
+from entrepot.upstream.fields import is_own
+
+_log = logging.getLogger("entrepot.access")
+_tls_log = logging.getLogger("entrepot.tls")
+MISDIRECTED = 421
+
+
+class Pulls:
+    """Answers every `Exchange` of this worker."""
+
+    def __init__(
+        self, engine: Engine, catalogue: Catalogue, contexts: ServerContexts, counters: Counters, *, pseudonym: str
+    ) -> None:
+        self._engine, self._contexts, self._counters, self._pseudonym = engine, contexts, counters, pseudonym
+        self.catalogue = catalogue
+        self.draining = False
+
+    def tls_start_client(self, data: tls.TlsData) -> None:
+        """mitmproxy's hook: the certificate for the name asked for; none refuses the handshake."""
+        sni = data.context.client.sni
+        try:
+            made = self._contexts.get(sni)
+        except CertsError as e:
+            _tls_log.error("no certificate for %s: %s", sni, e)
+            made = None
+        if made is None:
+            self._counters.add("handshakes_refused")
+            peer = data.context.client.peername
+            _tls_log.info("handshake refused client=%s name=%s", peer[0] if peer else "?", sni)
+            return
+        data.ssl_conn = SSL.Connection(made)
+        data.ssl_conn.set_accept_state()
+
+    async def registry_pull(self, exchange: Exchange) -> None:
+        """Our hook: see `entrepot.addons.pull`."""
+        started = time.perf_counter()
+        answer = await self._answer(exchange)
+        keep_alive = exchange.head.keep_alive and not self.draining
+        sent = await Pump(exchange).send(answer, keep_alive=keep_alive)
+        self._note(exchange, answer, sent, time.perf_counter() - started)
+
+    async def _answer(self, exchange: Exchange) -> Answer:
+        head = exchange.head
+        if exchange.refuse:
+            return _refusal(MISDIRECTED, exchange.refuse)
+        if is_own(head.headers.get_all("via"), self._pseudonym):
+            return failure(LoopDetected(exchange.name, "this request has passed through here already"))
+        match = self.catalogue.match(exchange.name)
+        if match is None or exchange.route is None or head.method not in {"GET", "HEAD"}:
+            return _refusal(MISDIRECTED, f"{exchange.name} is not served here any more")
+        return await self._engine.answer(
+            PullRequest(
+                "HEAD" if head.method == "HEAD" else "GET",
+                match.registry,
+                exchange.route,
+                head.headers,
+                exchange.handler.address,
+            )
+        )
+
+    def _note(self, exchange: Exchange, answer: Answer, sent: Sent, seconds: float) -> None:
+        count = self._counters
+        count.add("requests")
+        count.add(f"requests_{answer.verdict}")
+        count.add("bytes_sent", sent.body)
+        if answer.verdict in {"hit", "proved", "revalidated", "stale"}:
+            count.add("bytes_hit", sent.body)
+        route = exchange.route
+        _log.info(
+            "client=%s method=%s host=%s path=%s status=%d verdict=%s bytes=%d ms=%.1f why=%r%s",
+            exchange.handler.address,
+            exchange.head.method,
+            exchange.name,
+            route.path if route else "-",  # without the query, which may hold a credential
+            answer.status,
+            answer.verdict,
+            sent.body,
+            seconds * 1000,
+            answer.why,
+            f" error={sent.error!r}" if sent.error else "",
+        )
+
+
+def _refusal(status: int, why: str) -> Answer:
+    body = oci_errors.error_body(oci_errors.DENIED, f"entrepot: {why}")
+    return Answer(status, Headers([("Content-Type", oci_errors.CONTENT_TYPE)]), body, "failed", why)

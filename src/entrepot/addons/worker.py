@@ -1,0 +1,207 @@
+"""One worker process: store, upstream client and engine put together inside a mitmproxy master.
+
+Decides the wiring and the life of the process: serve, reload, drain, end. Told what to do by the supervisor: the
+settings at start, then one JSON line on standard input for each change; its end means the supervisor has died.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from mitmproxy.addons import proxyserver
+from mitmproxy.master import Master
+from mitmproxy.options import Options
+from mitmproxy.proxy.layer import NextLayer
+
+from entrepot.addons import mode as _mode  # noqa: F401  # registers the proxy mode "registry"
+from entrepot.addons.counters import Counters
+from entrepot.addons.handler import Handler
+from entrepot.addons.passthrough import PassThrough
+from entrepot.addons.pulls import Pulls
+from entrepot.addons.tls import ServerContexts
+from entrepot.cache.embedded import open_blobs, open_records
+from entrepot.certs.authority import Authority
+from entrepot.certs.leaves import LeafIssuer
+from entrepot.engine.access import box_key
+from entrepot.engine.engine import Engine
+from entrepot.engine.policy import Policy
+from entrepot.registry.catalogue import Catalogue
+from entrepot.tasks import spawn
+from entrepot.upstream.client import ClientSettings, UpstreamClient
+from entrepot.upstream.resolver import Resolver
+from entrepot.upstream.transfer import Transfers
+
+type Build = Callable[[Mapping[str, object]], tuple[Catalogue, Policy]]
+"""Makes catalogue and policy of a configuration document; given by the command line, which knows both."""
+
+_log = logging.getLogger("entrepot.worker")
+IDLE_TIMEOUT: Final = 300  # seconds without a byte on a connection that waits for a request
+COUNT_INTERVAL: Final = 1.0  # seconds between writes of the counters
+DRAIN_POLL: Final = 0.05  # seconds between looks at what is still under way
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """All a worker needs, by value."""
+
+    index: int
+    sockets: tuple[int, ...]  # descriptors of listening TCP sockets
+    store: Path
+    certs: Path
+    leaf_days: int
+    drain: float  # seconds that answers under way may take after SIGTERM
+    nameservers: tuple[tuple[str, int], ...]
+    own_addresses: frozenset[str]
+    connect_timeout: float  # seconds
+    read_timeout: float  # seconds
+    pseudonym: str  # our name in Via
+    version: str
+
+
+class Life:
+    """Hears from mitmproxy when it accepts; and is the addon that it insists on for choosing layers."""
+
+    name = "nextlayer"
+
+    def __init__(self, ready: asyncio.Event) -> None:
+        self._ready = ready
+
+    def running(self) -> None:
+        """mitmproxy's hook."""
+        self._ready.set()
+
+    def next_layer(self, data: NextLayer) -> None:
+        """Ours are chosen when a connection is accepted: nothing leaves a choice."""
+
+
+class Worker:
+    """Owns everything that lives as long as the process."""
+
+    def __init__(self, settings: WorkerSettings, catalogue: Catalogue, policy: Policy) -> None:
+        self.settings = settings
+        authority = Authority.load(settings.certs)
+        leaves = LeafIssuer(authority, days=settings.leaf_days, clock=lambda: datetime.now(UTC))
+        self._permits = authority.permits
+        self.resolver = Resolver(settings.nameservers, lambda: settings.own_addresses, clock=time.monotonic)
+        self.client = UpstreamClient(
+            ClientSettings(
+                settings.connect_timeout,
+                settings.read_timeout,
+                f"1.1 {settings.pseudonym}",
+                f"entrepot/{settings.version}",
+                0,
+            ),
+            self.resolver,
+        )
+        self.records = open_records(settings.store)
+        blobs = open_blobs(settings.store)
+        run = settings.store / "run"
+        run.mkdir(mode=0o700, exist_ok=True)
+        self.counters = Counters(run / f"proxy-{settings.index}.json", started=time.time())
+        self.transfers = Transfers(blobs, on_end=lambda t: self.counters.add("bytes_upstream", t.received))
+        self.engine = Engine(
+            blobs, self.records, self.client, self.transfers, key=box_key(settings.store / "key"), policy=policy
+        )
+        self._contexts = ServerContexts(leaves, lambda name: False)
+        self.pulls = Pulls(self.engine, catalogue, self._contexts, self.counters, pseudonym=settings.pseudonym)
+        self.through = PassThrough(catalogue, self.resolver, self.counters, via=f"1.1 {settings.pseudonym}")
+        self.reconfigure(catalogue, policy)
+
+    def reconfigure(self, catalogue: Catalogue, policy: Policy) -> None:
+        """From the next connection, or request, on; what is under way is not touched."""
+        self.pulls.catalogue = self.through.catalogue = catalogue
+        self._contexts.intercepts = lambda name: catalogue.match(name) is not None
+        self.engine.reconfigure(policy)
+
+    async def serve(self, ready: asyncio.Event, stop: asyncio.Event) -> None:
+        """Accepts until `stop`, then drains."""
+        options = Options(
+            mode=["registry:" + ",".join(map(str, self.settings.sockets))], http2=False, tcp_timeout=IDLE_TIMEOUT
+        )
+        master = Master(options)
+        server = proxyserver.Proxyserver()
+        master.addons.add(Life(ready), server, self.pulls, self.through)
+        options.update(connection_strategy="lazy", validate_inbound_headers=True)
+        running = spawn(master.run(), name="mitmproxy")
+        counting = spawn(self._count(), name="counters")
+        try:
+            stopping = spawn(stop.wait(), name="stop")
+            await asyncio.wait([stopping, running], return_when=asyncio.FIRST_COMPLETED)
+            await self._drain(server)
+        finally:
+            master.shutdown()
+            await running
+            counting.cancel()
+            await self.close()
+
+    async def _drain(self, server: proxyserver.Proxyserver) -> None:
+        self.pulls.draining = True
+        for instance in server.servers:
+            if instance.is_running:
+                await instance.stop()
+        deadline = time.monotonic() + self.settings.drain
+        while time.monotonic() < deadline:
+            handlers = [h for h in server.connections.values() if isinstance(h, Handler)]
+            for handler in handlers:
+                handler.close_when_idle()
+            if not any(handler.busy for handler in handlers):
+                return
+            await asyncio.sleep(DRAIN_POLL)
+        _log.warning("drain: %d connections broken off", len(server.connections))
+
+    async def _count(self) -> None:
+        while True:
+            await asyncio.sleep(COUNT_INTERVAL)
+            with suppress(OSError):  # a full disk costs the statistics, nothing else
+                self.counters.flush()
+
+    async def close(self) -> None:
+        await self.transfers.close()
+        await self.client.aclose()
+        with suppress(OSError):
+            self.counters.flush()
+        await self.records.close()
+
+
+async def follow_orders(worker: Worker, stop: asyncio.Event, build: Build) -> None:
+    """Reads the supervisor's lines until it is gone."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 22)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        order = json.loads(line)
+        if isinstance(order, Mapping) and "reload" in order:
+            worker.reconfigure(*build(order["reload"]))
+            _log.info("configuration reloaded")
+    stop.set()
+
+
+async def main(settings: WorkerSettings, document: Mapping[str, object], build: Build) -> None:
+    """Runs one worker; prints `ready` on standard output when it accepts."""
+    stop, ready = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    worker = Worker(settings, *build(document))
+    orders = spawn(follow_orders(worker, stop, build), name="orders")
+    serving = spawn(worker.serve(ready, stop), name="serve", quiet=True)
+    announced = spawn(ready.wait(), name="ready")
+    await asyncio.wait([announced, serving], return_when=asyncio.FIRST_COMPLETED)
+    if ready.is_set():
+        print("ready", flush=True)
+    await serving
+    orders.cancel()
+
+
+def run(settings: WorkerSettings, document: Mapping[str, object], build: Build) -> None:
+    """Blocks until told to stop."""
+    asyncio.run(main(settings, document, build))

@@ -1,0 +1,201 @@
+"""Blobs: served from the store, or to everybody while they come in.
+
+Decides whether an asker is admitted before any byte, which transfer it reads along with, and which part of the blob
+it gets. A blob never expires; its digest is its only name, whatever repository or registry it came through.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from entrepot.cache.interface import BlobStore
+from entrepot.engine.access import Access
+from entrepot.engine.bodies import GrowingBody, HeldBody
+from entrepot.engine.fields import API_VERSION, BLOB_TYPE, FOR_EVER, matches_etag, of_content
+from entrepot.engine.flights import Flights
+from entrepot.engine.messages import Answer, Body, PullRequest, Refused, Verdict
+from entrepot.engine.policy import Policy
+from entrepot.engine.upstreams import BlobSource, HeadRefused, Upstreams
+from entrepot.headers import Headers
+from entrepot.registry.digests import Digest
+from entrepot.registry.manifests import Descriptor
+from entrepot.registry.ranges import Range, Unsatisfiable, content_range, parse_range
+from entrepot.registry.routes import BlobRoute
+from entrepot.upstream.transfer import Transfer, Transfers
+
+TOUCH_EVERY: Final = 300.0  # seconds; eviction needs no finer notion of use
+
+
+class Blobs:
+    """Answers requests for blobs."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        transfers: Transfers,
+        access: Access,
+        upstreams: Upstreams,
+        policy: Policy,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._transfers, self._access = store, transfers, access
+        self._upstreams, self._clock = upstreams, clock
+        self.policy = policy
+        self._proofs: Flights[tuple[str, ...], None] = Flights("proof")
+        self._touched: dict[Digest, float] = {}
+
+    async def answer(self, request: PullRequest, route: BlobRoute) -> Answer:
+        """Raises `Refused`, `UpstreamError`, `StoreError`, `TransferError`."""
+        digest = route.digest
+        if matches_etag(request.headers, digest) and await self._may(request, route):
+            return Answer(304, Headers(of_content(digest, BLOB_TYPE, status="hit")), verdict="hit", why="not modified")
+        admitted = self._admitted(request, route)
+        if admitted or self._store_has(digest):
+            if not admitted:
+                try:
+                    await self._prove(request, route)
+                except HeadRefused:
+                    return await self._fetch(request, route)
+            return await self._serve(request, route, "hit" if admitted else "proved")
+        if request.method == "HEAD":
+            return await self._head_unheld(request, route)
+        return await self._fetch(request, route)
+
+    def _store_has(self, digest: Digest) -> bool:
+        if self._transfers.running(digest) is not None:
+            return True
+        if (held := self._store.open(digest)) is None:
+            return False
+        held[1].close()
+        return True
+
+    async def _serve(self, request: PullRequest, route: BlobRoute, verdict: Verdict) -> Answer:
+        """For an asker that is admitted."""
+        digest = route.digest
+        if (held := self._store.open(digest)) is not None:
+            size, reader = held
+            self._touch(digest)
+            return self._reply(request, digest, size, verdict, lambda start, stop: HeldBody(reader, start, stop))
+        if request.method == "HEAD" and self._transfers.running(digest) is None:
+            return await self._head_unheld(request, route)
+        return await self._fetch(request, route)
+
+    async def _fetch(self, request: PullRequest, route: BlobRoute) -> Answer:
+        """Starts the transfer, which is then the proof of access, or reads along with the one that runs."""
+        digest = route.digest
+        known = self._access.member(request.registry.name, route.repository, digest)
+        size = known.size if known and known.size >= 0 else None
+        transfer, mine = self._transfers.join(digest, BlobSource(self._upstreams, request), size)
+        if not mine and not self._admitted(request, route):
+            await self._prove(request, route)
+        try:
+            await transfer.opened()
+        except Refused:
+            if mine:
+                raise
+            return await self._fetch(request, route)  # it was somebody else's credential that was refused
+        if mine:
+            await self._admit(request, route, transfer.size)
+        return self._along(request, digest, transfer, "miss" if mine else "joined")
+
+    def _along(self, request: PullRequest, digest: Digest, transfer: Transfer, verdict: Verdict) -> Answer:
+        if transfer.size is not None:
+            return self._reply(
+                request, digest, transfer.size, verdict, lambda start, stop: GrowingBody(transfer, start, stop)
+            )
+        fields = [*of_content(digest, BLOB_TYPE, status="fwd=miss; stored"), ("Cache-Control", FOR_EVER)]
+        return Answer(200, Headers(fields), GrowingBody(transfer), verdict, "size unknown")
+
+    def _reply(
+        self,
+        request: PullRequest,
+        digest: Digest,
+        size: int,
+        verdict: Verdict,
+        body: Callable[[int, int], Body],
+    ) -> Answer:
+        status = "hit" if verdict in {"hit", "proved"} else "fwd=miss; stored"
+        if verdict == "joined":
+            status = "fwd=miss; collapsed"
+        fields = [
+            *of_content(digest, BLOB_TYPE, status=status),
+            ("Accept-Ranges", "bytes"),
+            ("Cache-Control", FOR_EVER),
+        ]
+        part = _asked_range(request, digest, size)
+        if isinstance(part, Unsatisfiable):
+            fields = [API_VERSION, ("Content-Range", content_range(part, size)), ("Accept-Ranges", "bytes")]
+            return Answer(416, Headers(fields), verdict=verdict, why=f"of {size} bytes")
+        if part is None:
+            if request.method == "HEAD":
+                return Answer(200, Headers(fields), verdict=verdict, length=size)
+            return Answer(200, Headers(fields), body(0, size), verdict, length=size)
+        fields.append(("Content-Range", content_range(part, size)))
+        return Answer(206, Headers(fields), body(part.start, part.stop), verdict, f"from byte {part.start}")
+
+    async def _head_unheld(self, request: PullRequest, route: BlobRoute) -> Answer:
+        """Size and existence, as upstream has them; a redirect is followed inside."""
+        digest = route.digest
+        async with self._upstreams.exchange(request, "HEAD", follow=False) as response:
+            status, size = response.status, response.content_length
+        if status >= 400:
+            return await self._upstreams.relay(request)
+        if status >= 300:  # how many bytes, only the place it points to knows, or a manifest
+            known = self._access.member(request.registry.name, route.repository, digest)
+            size = known.size if known and known.size >= 0 else await self._size_by_redirect(request)
+        await self._admit(request, route, size)
+        fields = [*of_content(digest, BLOB_TYPE, status="fwd=miss"), ("Accept-Ranges", "bytes")]
+        return Answer(200, Headers(fields), verdict="pass", why="upstream has it", length=size)
+
+    async def _size_by_redirect(self, request: PullRequest) -> int | None:
+        async with self._upstreams.exchange(request, "HEAD", follow=True) as response:
+            return response.content_length if response.status == 200 else None
+
+    async def _may(self, request: PullRequest, route: BlobRoute) -> bool:
+        if self._admitted(request, route):
+            return True
+        try:
+            await self._prove(request, route)
+        except HeadRefused:
+            return False
+        return True
+
+    def _admitted(self, request: PullRequest, route: BlobRoute) -> bool:
+        registry, repository = request.registry.name, route.repository
+        return self._access.member(registry, repository, route.digest) is not None and self._access.granted(
+            registry, repository, self._principal(request)
+        )
+
+    async def _prove(self, request: PullRequest, route: BlobRoute) -> None:
+        """Asks upstream whether this credential may have this blob here. Raises `Refused`, `HeadRefused`."""
+        key = (request.registry.name, route.path, self._principal(request), request.method)
+
+        async def ask() -> None:
+            await self._upstreams.head(request)
+            await self._admit(request, route, None)
+
+        await self._proofs.run(key, ask)
+
+    async def _admit(self, request: PullRequest, route: BlobRoute, size: int | None) -> None:
+        """Upstream has just served, or offered, this blob to this credential."""
+        registry, repository = request.registry, route.repository
+        await self._access.grant(registry.name, repository, self._principal(request), self.policy.access_ttl(registry))
+        itself = Descriptor(BLOB_TYPE, route.digest, -1 if size is None else size)
+        await self._access.add_member(registry.name, repository, itself)
+
+    def _principal(self, request: PullRequest) -> str:
+        return self._access.principal(request.registry.name, request.headers.get("authorization"))
+
+    def _touch(self, digest: Digest) -> None:
+        now = self._clock()
+        if now - self._touched.get(digest, 0.0) > TOUCH_EVERY:
+            self._touched[digest] = now
+            self._store.touch(digest, now)
+
+
+def _asked_range(request: PullRequest, digest: Digest, size: int) -> Range | Unsatisfiable | None:
+    """The range of the request, None for the whole; `If-Range` with another validator asks for the whole."""
+    condition = request.headers.get("if-range")
+    if request.method == "HEAD" or (condition is not None and condition.strip() != f'"{digest}"'):
+        return None
+    return parse_range(request.headers.get("range"), size)

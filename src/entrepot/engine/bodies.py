@@ -1,0 +1,73 @@
+"""Bodies of answers: a range of a blob that is held, or of one that is still growing."""
+
+import asyncio
+
+from entrepot.cache.interface import BlobReader
+from entrepot.upstream.transfer import Transfer
+
+
+class HeldBody:
+    """Bytes `start` to `stop` of a committed blob."""
+
+    def __init__(self, reader: BlobReader, start: int, stop: int) -> None:
+        self._reader, self._at, self._stop = reader, start, stop
+        self.length: int | None = stop - start
+
+    def read_now(self, buffer: memoryview) -> int:
+        want = min(len(buffer), self._stop - self._at)
+        if want == 0:
+            return 0
+        n = self._reader.read_now(self._at, buffer[:want])
+        if n > 0:
+            self._at += n
+        return n
+
+    async def read(self, buffer: memoryview) -> int:
+        want = min(len(buffer), self._stop - self._at)
+        if want == 0:
+            return 0
+        n = await asyncio.to_thread(self._reader.read, self._at, buffer[:want])
+        self._at += n
+        return n
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class GrowingBody:
+    """Bytes from `start` on, to `stop` or the end, of a blob on its way in."""
+
+    def __init__(self, transfer: Transfer, start: int = 0, stop: int | None = None) -> None:
+        self._transfer, self._at, self._stop = transfer, start, stop
+        end = transfer.size if stop is None else stop
+        self.length: int | None = None if end is None else end - start
+
+    def read_now(self, buffer: memoryview) -> int:
+        n = self._room(buffer)
+        if n <= 0:
+            return 0 if self._finished() else -1
+        got = self._transfer.reader.read_now(self._at, buffer[:n])
+        if got > 0:
+            self._at += got
+        return got if got else -1
+
+    async def read(self, buffer: memoryview) -> int:
+        if self._finished() or not await self._transfer.wait(self._at):
+            return 0
+        got = await asyncio.to_thread(self._transfer.reader.read, self._at, buffer[: self._room(buffer)])
+        self._at += got
+        return got
+
+    def close(self) -> None:
+        """The transfer's reader is shared by all waiters and closes with the last of them."""
+
+    def _room(self, buffer: memoryview) -> int:
+        end = self._transfer.available
+        if self._stop is not None:
+            end = min(end, self._stop)
+        return min(len(buffer), end - self._at)
+
+    def _finished(self) -> bool:
+        if self._stop is not None and self._at >= self._stop:
+            return True
+        return self._transfer.verified and self._at >= self._transfer.available

@@ -1,0 +1,86 @@
+"""A pull request in, an answer out."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from entrepot.cache.interface import BlobStore, Records, StoreError
+from entrepot.engine.access import Access
+from entrepot.engine.blobs import Blobs
+from entrepot.engine.manifests import Manifests
+from entrepot.engine.messages import Answer, PullRequest, Refused
+from entrepot.engine.policy import Policy
+from entrepot.engine.upstreams import Upstreams
+from entrepot.errors import EntrepotError
+from entrepot.headers import Headers
+from entrepot.registry import oci_errors
+from entrepot.registry.routes import BlobRoute, ManifestRoute, Ping, Route
+from entrepot.upstream.client import UpstreamClient
+from entrepot.upstream.errors import LoopDetected, TimedOut, UpstreamError
+from entrepot.upstream.transfer import Transfers
+
+BAD_GATEWAY: Final = 502
+GATEWAY_TIMEOUT: Final = 504
+LOOP_DETECTED: Final = 508
+INTERNAL: Final = 500
+
+
+class Engine:
+    """All of the decisions, over one store and one upstream client."""
+
+    def __init__(
+        self,
+        blobs: BlobStore,
+        records: Records,
+        client: UpstreamClient,
+        transfers: Transfers,
+        *,
+        key: bytes,
+        policy: Policy,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        access = Access(records, key)
+        self._upstreams = Upstreams(client)
+        self._manifests = Manifests(records, access, self._upstreams, policy, clock)
+        self._blobs = Blobs(blobs, transfers, access, self._upstreams, policy, clock)
+
+    def reconfigure(self, policy: Policy) -> None:
+        """From the next request on."""
+        self._manifests.policy = self._blobs.policy = policy
+
+    @staticmethod
+    def takes(method: str, route: Route | None) -> bool:
+        """Whether `answer` is for this request; all else passes through."""
+        return method in {"GET", "HEAD"} and isinstance(route, BlobRoute | ManifestRoute | Ping)
+
+    async def answer(self, request: PullRequest) -> Answer:
+        """Never raises on anything that upstream, the client or the disk can cause."""
+        try:
+            match request.route:
+                case BlobRoute() as route:
+                    return await self._blobs.answer(request, route)
+                case ManifestRoute() as route:
+                    return await self._manifests.answer(request, route)
+                case _:
+                    return await self._upstreams.relay(request)
+        except Refused as e:
+            return e.answer
+        except EntrepotError as e:
+            return failure(e)
+
+
+def failure(error: EntrepotError) -> Answer:
+    """Our own trouble in the words of the OCI distribution spec."""
+    match error:
+        case LoopDetected():
+            status = LOOP_DETECTED
+        case TimedOut():
+            status = GATEWAY_TIMEOUT
+        case UpstreamError():
+            status = BAD_GATEWAY
+        case StoreError():
+            status = INTERNAL
+        case _:
+            status = BAD_GATEWAY
+    body = oci_errors.error_body(oci_errors.UNAVAILABLE, f"entrepot: {error}")
+    return Answer(status, Headers([("Content-Type", oci_errors.CONTENT_TYPE)]), body, "failed", str(error))

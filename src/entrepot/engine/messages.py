@@ -1,0 +1,63 @@
+"""What goes into the engine and what comes out of it."""
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from entrepot.errors import EntrepotError
+from entrepot.headers import Headers
+from entrepot.registry.catalogue import Registry
+from entrepot.registry.routes import Route
+
+type Verdict = Literal["hit", "proved", "revalidated", "miss", "joined", "stale", "pass", "refused", "failed"]
+"""Why an answer is what it is: `hit` and `proved` (upstream was asked only whether the client may) come from the
+store, `revalidated` too, after upstream confirmed the tag; `miss` was fetched; `joined` reads along with a transfer
+that was under way; `stale` is held and could not be checked; `pass` is upstream's own answer, relayed; `refused` is
+upstream's refusal, passed on; `failed` is our own error."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullRequest:
+    """One GET or HEAD of the registry API, parsed and matched against the catalogue."""
+
+    method: Literal["GET", "HEAD"]
+    registry: Registry
+    route: Route
+    headers: Headers
+    client: str  # address, for the log
+
+
+class Body(Protocol):
+    """The bytes of an answer, read once from front to end."""
+
+    @property
+    def length(self) -> int | None:
+        """Bytes; None when nobody knows before the end."""
+
+    def read_now(self, buffer: memoryview) -> int:
+        """Copies the next bytes if they are at hand: how many, 0 at the end, -1 when they must be waited for."""
+
+    async def read(self, buffer: memoryview) -> int:
+        """As `read_now`, but waits. Raises `EntrepotError` when the rest will never come."""
+
+    def close(self) -> None:
+        """Frees what the body holds. Harmless twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the client gets. `headers` are complete but for framing and Date; a HEAD's body is never sent."""
+
+    status: int
+    headers: Headers
+    body: bytes | Body = b""
+    verdict: Verdict = "pass"
+    why: str = ""  # for the log and `explain`: one short clause
+    length: int | None = field(default=None)  # Content-Length of a HEAD's absent body; else derived from the body
+
+
+class Refused(EntrepotError):
+    """Upstream said no: `answer` is to be passed on as it is."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"upstream answered {answer.status}")
+        self.answer = answer

@@ -1,0 +1,126 @@
+"""Questions to a registry, in the name of one client.
+
+Turns a pull request into an upstream exchange and what comes back into an answer or `Refused`. Decides nothing about
+who may have the result.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from entrepot.engine.fields import relayed, to_upstream
+from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
+from entrepot.headers import Headers
+from entrepot.registry.digests import Digest
+from entrepot.registry.routes import ManifestRoute, Route
+from entrepot.upstream.client import UpstreamClient
+from entrepot.upstream.errors import InvalidResponse, UpstreamError
+from entrepot.upstream.response import Response
+from entrepot.upstream.transfer import Opened
+
+MAX_MANIFEST: Final = 4 << 20  # bytes; the distribution spec asks registries to take at least this much
+MAX_MESSAGE: Final = 1 << 20  # bytes of an error, a token or a page of tags that is relayed
+RETRIABLE: Final = frozenset({408, 429, 500, 502, 503, 504})  # upstream's trouble, not its verdict on the client
+REFUSES_HEAD: Final = frozenset({405, 501})
+
+
+class Upstreams:
+    """Asks registries on behalf of clients."""
+
+    def __init__(self, client: UpstreamClient) -> None:
+        self._client = client
+
+    @asynccontextmanager
+    async def exchange(
+        self, request: PullRequest, method: str, *more: tuple[str, str], route: Route | None = None, follow: bool
+    ) -> AsyncIterator[Response]:
+        """One exchange with the client's own credential; `route` if not the request's. Raises `UpstreamError`."""
+        registry = request.registry
+        url = registry.upstream + (route or request.route).target
+        headers = to_upstream(request.headers, *more)
+        opening = self._client.follow if follow else self._client.open
+        async with opening(method, url, headers, ca=registry.ca) as response:
+            yield response
+
+    async def relay(self, request: PullRequest, *, follow: bool = False) -> Answer:
+        """Upstream's own answer to this very request, whole. For small things."""
+        async with self.exchange(request, request.method, follow=follow) as response:
+            return await snapshot(response)
+
+    async def head(self, request: PullRequest, *more: tuple[str, str]) -> tuple[int, Headers]:
+        """Status and fields of a HEAD of this very URL; a redirect is not followed, it is a yes.
+
+        Raises `Refused` for a client's HEAD that upstream refuses, and `HeadRefused` where a GET must decide.
+        """
+        async with self.exchange(request, "HEAD", *more, follow=False) as response:
+            if response.status < 400:
+                return response.status, response.headers
+            if response.status in REFUSES_HEAD or request.method == "GET":
+                raise HeadRefused(response.status)
+            raise Refused(await snapshot(response))
+
+    async def manifest(self, request: PullRequest, route: ManifestRoute) -> tuple[bytes, str, Digest]:
+        """Body, Content-Type and digest of a manifest, verified. Raises `Refused`, `UpstreamError`."""
+        async with self.exchange(request, "GET", route=route, follow=True) as response:
+            if response.status != 200:
+                raise Refused(await snapshot(response))
+            body = await response.read(MAX_MANIFEST)
+            media_type = response.headers.get("content-type", "")
+        wanted = route.reference
+        digest = Digest.of(body, wanted.algorithm if isinstance(wanted, Digest) else "sha256")
+        if isinstance(wanted, Digest) and digest != wanted:
+            raise InvalidResponse(request.registry.name, f"sent a manifest {digest} for {wanted}")
+        return body, media_type, digest
+
+
+class HeadRefused(UpstreamError):
+    """A HEAD got `status`; whether the client may, and in which words not, only a GET tells."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("upstream", f"answered HEAD with {status}")
+        self.status = status
+
+
+async def snapshot(response: Response) -> Answer:
+    """A small answer of upstream's, ready to be passed on."""
+    verdict: Verdict = "pass" if response.status < 400 else "refused"
+    body = await response.read(MAX_MESSAGE)
+    length = response.content_length
+    return Answer(response.status, relayed(response.headers), body, verdict, f"upstream says {response.status}", length)
+
+
+class BlobSource:
+    """`entrepot.upstream.transfer.Source`: one blob, asked for with the credential of one client."""
+
+    def __init__(self, upstreams: Upstreams, request: PullRequest) -> None:
+        self._upstreams, self._request = upstreams, request
+        self._stack = AsyncExitStack()
+
+    async def open(self, offset: int) -> Opened:
+        more = [("Range", f"bytes={offset}-")] if offset else []
+        exchange = self._upstreams.exchange(self._request, "GET", *more, follow=True)
+        response = await self._stack.enter_async_context(exchange)
+        if response.status == 206:
+            start, total = _content_range(response)
+            return Opened(start, total, response.chunks())
+        if response.status == 200:
+            return Opened(0, response.content_length, response.chunks())
+        if response.status == 416 and offset:
+            raise InvalidResponse(self._request.registry.name, f"has no byte {offset} of it")
+        if offset and response.status in RETRIABLE:
+            raise InvalidResponse(self._request.registry.name, f"answered {response.status} to a resumption")
+        raise Refused(await snapshot(response))
+
+    async def close(self) -> None:
+        stack, self._stack = self._stack, AsyncExitStack()
+        await stack.aclose()
+
+
+def _content_range(response: Response) -> tuple[int, int | None]:
+    """First byte and total of a 206's `Content-Range` (RFC 9110 14.4)."""
+    unit, _, rest = response.headers.get("content-range", "").strip().partition(" ")
+    span, _, total = rest.partition("/")
+    first = span.partition("-")[0].strip()
+    if unit.lower() != "bytes" or not first.isdigit() or not (total == "*" or total.isdigit()):
+        raise InvalidResponse(response.url.partition("?")[0], "sent a 206 without a usable Content-Range")
+    return int(first), None if total == "*" else int(total)
