@@ -47,15 +47,14 @@ class Blobs:
     async def answer(self, request: PullRequest, route: BlobRoute) -> Answer:
         """Raises `Refused`, `UpstreamError`, `StoreError`, `TransferError`."""
         digest = route.digest
-        if matches_etag(request.headers, digest) and await self._may(request, route):
+        if matches_etag(request.headers, digest):
+            if not self._admitted(request, route):
+                await self._prove(request, route)
             return Answer(304, Headers(of_content(digest, BLOB_TYPE, status="hit")), verdict="hit", why="not modified")
         admitted = self._admitted(request, route)
         if admitted or self._store_has(digest):
             if not admitted:
-                try:
-                    await self._prove(request, route)
-                except HeadRefused:
-                    return await self._fetch(request, route)
+                await self._prove(request, route)
             return await self._serve(request, route, "hit" if admitted else "proved")
         if request.method == "HEAD":
             return await self._head_unheld(request, route)
@@ -85,7 +84,8 @@ class Blobs:
         digest = route.digest
         known = self._access.member(request.registry.name, route.repository, digest)
         size = known.size if known and known.size >= 0 else None
-        transfer, mine = self._transfers.join(digest, BlobSource(self._upstreams, request), size)
+        source = BlobSource(self._upstreams, request)
+        transfer, mine = self._transfers.join(digest, source, size)
         if not mine and not self._admitted(request, route):
             await self._prove(request, route)
         try:
@@ -94,9 +94,13 @@ class Blobs:
             if mine:
                 raise
             return await self._fetch(request, route)  # it was somebody else's credential that was refused
-        if mine:
+        if source.accepted:
             await self._admit(request, route, transfer.size)
-        return self._along(request, digest, transfer, "miss" if mine else "joined")
+        elif mine and not self._admitted(request, route):
+            # Another process has, or brings, the blob: upstream was never asked in this client's name.
+            await self._prove(request, route)
+        verdict: Verdict = "miss" if source.accepted else "hit" if transfer.verified else "joined"
+        return self._along(request, digest, transfer, verdict)
 
     def _along(self, request: PullRequest, digest: Digest, transfer: Transfer, verdict: Verdict) -> Answer:
         if transfer.size is not None:
@@ -131,7 +135,8 @@ class Blobs:
                 return Answer(200, Headers(fields), verdict=verdict, length=size)
             return Answer(200, Headers(fields), body(0, size), verdict, length=size)
         fields.append(("Content-Range", content_range(part, size)))
-        return Answer(206, Headers(fields), body(part.start, part.stop), verdict, f"from byte {part.start}")
+        why = f"from byte {part.start}"
+        return Answer(206, Headers(fields), body(part.start, part.stop), verdict, why, length=part.length)
 
     async def _head_unheld(self, request: PullRequest, route: BlobRoute) -> Answer:
         """Size and existence, as upstream has them; a redirect is followed inside."""
@@ -151,15 +156,6 @@ class Blobs:
         async with self._upstreams.exchange(request, "HEAD", follow=True) as response:
             return response.content_length if response.status == 200 else None
 
-    async def _may(self, request: PullRequest, route: BlobRoute) -> bool:
-        if self._admitted(request, route):
-            return True
-        try:
-            await self._prove(request, route)
-        except HeadRefused:
-            return False
-        return True
-
     def _admitted(self, request: PullRequest, route: BlobRoute) -> bool:
         registry, repository = request.registry.name, route.repository
         return self._access.member(registry, repository, route.digest) is not None and self._access.granted(
@@ -167,11 +163,14 @@ class Blobs:
         )
 
     async def _prove(self, request: PullRequest, route: BlobRoute) -> None:
-        """Asks upstream whether this credential may have this blob here. Raises `Refused`, `HeadRefused`."""
+        """Asks upstream whether this credential may have this blob here. Raises `Refused`."""
         key = (request.registry.name, route.path, self._principal(request), request.method)
 
         async def ask() -> None:
-            await self._upstreams.head(request)
+            try:
+                await self._upstreams.head(request)
+            except HeadRefused:
+                await self._upstreams.get_allowed(request)
             await self._admit(request, route, None)
 
         await self._proofs.run(key, ask)

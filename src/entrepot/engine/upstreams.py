@@ -59,6 +59,12 @@ class Upstreams:
                 raise HeadRefused(response.status)
             raise Refused(await snapshot(response))
 
+    async def get_allowed(self, request: PullRequest) -> None:
+        """Begins a GET of this very URL: returns if it is answered, raises `Refused` with upstream's words if not."""
+        async with self.exchange(request, "GET", follow=False) as response:
+            if response.status >= 400:
+                raise Refused(await snapshot(response))
+
     async def manifest(self, request: PullRequest, route: ManifestRoute) -> tuple[bytes, str, Digest]:
         """Body, Content-Type and digest of a manifest, verified. Raises `Refused`, `UpstreamError`."""
         async with self.exchange(request, "GET", route=route, follow=True) as response:
@@ -94,12 +100,15 @@ class BlobSource:
 
     def __init__(self, upstreams: Upstreams, request: PullRequest) -> None:
         self._upstreams, self._request = upstreams, request
+        self.accepted = False
+        """Upstream has answered this client's credential with bytes: the proof of access."""
         self._stack = AsyncExitStack()
 
     async def open(self, offset: int) -> Opened:
         more = [("Range", f"bytes={offset}-")] if offset else []
         exchange = self._upstreams.exchange(self._request, "GET", *more, follow=True)
         response = await self._stack.enter_async_context(exchange)
+        self.accepted = self.accepted or response.status in {200, 206}
         if response.status == 206:
             start, total = _content_range(response)
             return Opened(start, total, response.chunks())

@@ -53,7 +53,7 @@ def read(text: str) -> CatalogueFile:
 
 def _registries(entry: Mapping[str, Any], lists: Mapping[str, Sequence[str]]) -> Iterator[Registry]:
     """One registry, or one for each region where the name has `{region}` in it."""
-    for region in _regions(entry, lists):
+    for region in _regions(entry, lists, entry["name"]):
         name = entry["name"].replace("{region}", region)
         hosts = [host.replace("{region}", region) for host in entry.get("hosts", [name])]
         yield Registry(
@@ -70,15 +70,15 @@ def _families(entry: Mapping[str, Any], lists: Mapping[str, Sequence[str]]) -> I
     label = re.compile(entry["label"], re.ASCII) if "label" in entry else None
     first: Sequence[str] = entry.get("first", ())
     for pattern in entry["patterns"]:
-        for region in _regions(entry, lists):
+        for region in _regions(entry, lists, pattern):
             made = pattern.replace("{region}", region)
             model = Registry("", (), (), "", family=made, quirks=_quirks(entry))
             yield family(made, model, first=first, label=label)
 
 
-def _regions(entry: Mapping[str, Any], lists: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    """The regions to repeat an entry for; one without a name where it has none."""
-    return lists[entry["regions"]] if "regions" in entry else [""]
+def _regions(entry: Mapping[str, Any], lists: Mapping[str, Sequence[str]], text: str) -> Sequence[str]:
+    """What to put for `{region}` in `text`, one after the other; once nothing if it is not in there."""
+    return lists[entry["regions"]] if "{region}" in text else [""]
 
 
 def _quirks(entry: Mapping[str, Any]) -> frozenset[str]:

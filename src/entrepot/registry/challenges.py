@@ -25,7 +25,7 @@ _BARE_SCOPE = re.compile(r'[^ \t,"]*+(?:,(?:pull|push|delete|\*)(?=[ \t,]|\Z))*+
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
-class InvalidChallenge(EntrepotError, ValueError):  # noqa: N818
+class InvalidChallenge(EntrepotError, ValueError):
     """The header is no list of challenges."""
 
 

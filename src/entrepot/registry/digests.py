@@ -22,7 +22,7 @@ _HEX = {
 }
 
 
-class InvalidDigest(EntrepotError, ValueError):  # noqa: N818
+class InvalidDigest(EntrepotError, ValueError):
     """The text is no digest of an algorithm we can verify."""
 
 

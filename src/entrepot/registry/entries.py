@@ -32,7 +32,7 @@ QUIRKS: Final = frozenset(
 type Role = Literal["api", "token"]
 
 
-class InvalidRegistry(EntrepotError, ValueError):  # noqa: N818
+class InvalidRegistry(EntrepotError, ValueError):
     """An entry of the catalogue, ours or the user's, does not hold together."""
 
 

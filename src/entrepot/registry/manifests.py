@@ -29,7 +29,7 @@ _DOCKER_CONFIGS = (mediatypes.DOCKER_CONFIG, mediatypes.DOCKER_PLUGIN_CONFIG)
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*;[\t -~]*)?", re.ASCII)
 
 
-class InvalidManifest(EntrepotError, ValueError):  # noqa: N818
+class InvalidManifest(EntrepotError, ValueError):
     """The body is no manifest we can follow."""
 
 

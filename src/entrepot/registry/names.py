@@ -27,7 +27,7 @@ _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]{{2,45}}\])(?::([0-
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 
-class InvalidName(EntrepotError, ValueError):  # noqa: N818
+class InvalidName(EntrepotError, ValueError):
     """The text is no repository name, tag or image reference."""
 
 

@@ -141,7 +141,12 @@ class UpstreamClient:
             context = await self._trust.context(ca, host=host)
         try:
             raw = await self._pool().request(
-                step.method, yarl.URL(step.url, encoded=True), headers=fields, data=body, ssl=context
+                step.method,
+                yarl.URL(step.url, encoded=True),
+                headers=fields,
+                data=body,
+                ssl=context,
+                allow_redirects=False,
             )
         except (aiohttp.ClientError, OSError) as error:
             # The cause is left out: aiohttp's texts quote whole URLs, and a signed URL is a credential.

@@ -15,14 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-import dns.asyncquery
-import dns.exception
-import dns.message
-import dns.rcode
-import dns.rdatatype
-
 from entrepot.tasks import spawn
 from entrepot.upstream.errors import LoopDetected, Unreachable
+from entrepot.upstream.lookup import AAAA, NOERROR, NXDOMAIN, A, Answer, NotAnAnswer, ask, question
 
 QUERY_SECONDS: Final = 1.5
 """How long one server may take; the next is asked after that."""
@@ -50,14 +45,6 @@ MAX_NAMES: Final = 4096
 """Names held. The catalogue has dozens; redirects to per-bucket CDN names make the rest."""
 
 _LOCAL: Final = ("127.0.0.1", "::1")
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What a server said about one family. No addresses: there are none of it."""
-
-    addresses: tuple[str, ...]
-    ttl: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +155,13 @@ class Resolver:
             del self._entries[next(iter(self._entries))]
         return entry
 
-    async def _both_families(self, name: str) -> list[_Answer | None]:
+    async def _both_families(self, name: str) -> list[Answer | None]:
         """AAAA and A, in the order RFC 8305 tries them; None where no server answered in time."""
         try:
-            queries = [dns.message.make_query(name, kind) for kind in (dns.rdatatype.AAAA, dns.rdatatype.A)]
-        except (dns.exception.DNSException, UnicodeError):
-            return [_Answer((), 0.0)]  # not a name the DNS could hold
-        tasks = [spawn(self._ask(query), name=f"query {name}") for query in queries]
+            questions = [question(name, kind) for kind in (AAAA, A)]
+        except ValueError:  # UnicodeError included: the DNS could not hold it
+            return [Answer(NXDOMAIN, False, (), 0.0)]
+        tasks = [spawn(self._ask(asked), name=f"query {name}") for asked in questions]
         try:
             done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             first = next(iter(done)).result()
@@ -185,22 +172,14 @@ class Resolver:
             for task in tasks:
                 task.cancel()
 
-    async def _ask(self, query: dns.message.QueryMessage) -> _Answer | None:
+    async def _ask(self, asked: bytes) -> Answer | None:
         """One family's answer from the first server that has one."""
         for server in list(self._nameservers) * ROUNDS:
-            address, port = server
-            with suppress(dns.exception.DNSException, OSError, EOFError):
-                response, _ = await dns.asyncquery.udp_with_fallback(
-                    query, address, timeout=QUERY_SECONDS, port=port, ignore_unexpected=True, ignore_errors=True
-                )
-                if response.rcode() not in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}:
-                    continue
-                if not isinstance(response, dns.message.QueryMessage):
-                    continue
-                chain = response.resolve_chaining()
-                self._prefer(server)
-                found = chain.answer or ()
-                return _Answer(tuple(str(record.address) for record in found), float(chain.minimum_ttl))
+            with suppress(OSError, NotAnAnswer):
+                answer = await ask(server, asked, seconds=QUERY_SECONDS)
+                if answer.rcode in {NOERROR, NXDOMAIN}:
+                    self._prefer(server)
+                    return answer
         return None
 
     def _prefer(self, server: tuple[str, int]) -> None:

@@ -1,0 +1,206 @@
+"""A registry that speaks the pull API over HTTP on loopback, with a log and faults on demand.
+
+Repositories listed in `private` want `Authorization: Bearer <credential>` with a credential of `credentials`; every
+other repository is public. Blobs are redirected to a signed path ("CDN") when `redirects` is set.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from entrepot.registry import mediatypes
+from entrepot.registry.digests import Digest
+
+CHALLENGE = 'Bearer realm="https://auth.test/token",service="registry.test",scope="repository:{name}:pull"'
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    authorized: bool
+    headers: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass
+class Fault:
+    """Applies to requests of `method` whose path contains `path`, `count` times after `skip`."""
+
+    path: str = ""
+    method: str = ""
+    count: int = 1
+    skip: int = 0
+    status: int = 0  # answer with this instead
+    headers: dict[str, str] = field(default_factory=dict)
+    cut_after: int | None = None  # bytes of the body, then the connection is gone
+    flip_at: int | None = None  # offset of a byte that is sent wrong
+    hold: asyncio.Event | None = None  # wait for this after `hold_after` bytes
+    hold_after: int = 0
+    drop_headers: tuple[str, ...] = ()
+    ignore_range: bool = False
+
+
+class FakeRegistry:
+    """State, log and faults of one registry."""
+
+    def __init__(self) -> None:
+        self.tags: dict[tuple[str, str], Digest] = {}
+        self.manifests: dict[tuple[str, Digest], tuple[bytes, str]] = {}
+        self.blobs: dict[tuple[str, Digest], bytes] = {}
+        self.private: set[str] = set()
+        self.credentials: set[str] = {"good"}
+        self.redirects = False
+        self.faults: list[Fault] = []
+        self.seen: list[Seen] = []
+        self.url = ""
+
+    def push_blob(self, repository: str, content: bytes) -> Digest:
+        digest = Digest.of(content)
+        self.blobs[repository, digest] = content
+        return digest
+
+    def push_manifest(
+        self, repository: str, body: bytes, media_type: str = mediatypes.OCI_MANIFEST, tag: str | None = None
+    ) -> Digest:
+        digest = Digest.of(body)
+        self.manifests[repository, digest] = body, media_type
+        if tag:
+            self.tags[repository, tag] = digest
+        return digest
+
+    def requests(self, part: str = "") -> list[str]:
+        """What was asked since the last `forget`, as "METHOD path", if the path contains `part`."""
+        return [str(seen) for seen in self.seen if part in seen.path]
+
+    def forget(self) -> None:
+        self.seen.clear()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.seen.append(
+            Seen(request.method, request.path, "Authorization" in request.headers, dict(request.headers))
+        )
+        fault = self._fault(request)
+        if fault is not None and fault.status:
+            body = b'{"errors":[{"code":"FAULT","message":"injected"}]}'
+            return web.Response(status=fault.status, headers=fault.headers, body=body)
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return refusal
+        match request.path.split("/"):
+            case ["", "v2", ""]:
+                return web.json_response({})
+            case ["", "v2", *name, "manifests", reference]:
+                return await self._manifest(request, "/".join(name), reference, fault)
+            case ["", "v2", *name, "blobs", digest]:
+                return await self._blob(request, "/".join(name), Digest.parse(digest), fault)
+            case ["", "cdn", digest]:
+                return await self._content(request, Digest.parse(digest), fault)
+            case _:
+                return web.Response(status=404, text="no such page")
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        name = request.path.removeprefix("/v2/").partition("/manifests/")[0].partition("/blobs/")[0]
+        if name not in self.private:
+            return None
+        scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+        if scheme == "Bearer" and credential in self.credentials:
+            return None
+        return web.Response(
+            status=401,
+            headers={"WWW-Authenticate": CHALLENGE.format(name=name)},
+            body=b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}',
+            content_type="application/json",
+        )
+
+    async def _manifest(
+        self, request: web.Request, name: str, reference: str, fault: Fault | None
+    ) -> web.StreamResponse:
+        digest = Digest.parse(reference) if ":" in reference else self.tags.get((name, reference))
+        if digest is None or (name, digest) not in self.manifests:
+            body = b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}'
+            return web.Response(status=404, body=body, content_type="application/json")
+        body, media_type = self.manifests[name, digest]
+        headers = {"Docker-Content-Digest": str(digest), "Content-Type": media_type, "ETag": f'"{digest}"'}
+        if request.headers.get("If-None-Match") == f'"{digest}"':
+            return web.Response(status=304, headers=headers)
+        return await self._send(request, 200, headers, body, fault)
+
+    async def _blob(self, request: web.Request, name: str, digest: Digest, fault: Fault | None) -> web.StreamResponse:
+        if (name, digest) not in self.blobs:
+            body = b'{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown"}]}'
+            return web.Response(status=404, body=body, content_type="application/json")
+        if self.redirects:
+            return web.Response(status=307, headers={"Location": f"/cdn/{digest}?X-Signature=abc"})
+        return await self._content(request, digest, fault)
+
+    async def _content(self, request: web.Request, digest: Digest, fault: Fault | None) -> web.StreamResponse:
+        content = next(blob for (_, known), blob in self.blobs.items() if known == digest)
+        headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
+        asked = request.headers.get("Range")
+        if asked is None or (fault is not None and fault.ignore_range):
+            return await self._send(request, 200, headers, content, fault)
+        start = int(asked.removeprefix("bytes=").partition("-")[0])
+        headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        return await self._send(request, 206, headers, content[start:], fault)
+
+    async def _send(
+        self, request: web.Request, status: int, headers: dict[str, str], body: bytes, fault: Fault | None
+    ) -> web.StreamResponse:
+        fault = fault or Fault()
+        headers = {name: value for name, value in headers.items() if name not in fault.drop_headers}
+        response = web.StreamResponse(status=status, headers={**headers, **fault.headers})
+        response.content_length = len(body)
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
+        if fault.flip_at is not None:
+            body = body[: fault.flip_at] + bytes([body[fault.flip_at] ^ 1]) + body[fault.flip_at + 1 :]
+        if fault.hold is not None:
+            await response.write(body[: fault.hold_after])
+            body = body[fault.hold_after :]
+            await fault.hold.wait()
+        if fault.cut_after is not None:
+            await response.write(body[: fault.cut_after])
+            if request.transport is not None:
+                request.transport.close()
+            return response
+        await response.write(body)
+        await response.write_eof()
+        return response
+
+    def _fault(self, request: web.Request) -> Fault | None:
+        for fault in self.faults:
+            if fault.path not in request.path or fault.method not in {"", request.method} or not fault.count:
+                continue
+            if fault.skip:
+                fault.skip -= 1
+                continue
+            fault.count -= 1
+            return fault
+        return None
+
+
+@asynccontextmanager
+async def running(configure: Callable[[FakeRegistry], Any] = lambda registry: None) -> AsyncIterator[FakeRegistry]:
+    """A registry on a port of its own; `url` says where."""
+    registry = FakeRegistry()
+    configure(registry)
+    server = web.ServerRunner(web.Server(registry.handle), shutdown_timeout=0)
+    await server.setup()
+    site = web.TCPSite(server, "127.0.0.1", 0)
+    await site.start()
+    host, port = server.addresses[0][:2]
+    registry.url = f"http://{host}:{port}"
+    try:
+        yield registry
+    finally:
+        await server.cleanup()
