@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
+from tests.fakes.images import Image, push_image
+from tests.fakes.registry import FakeRegistry, Fault, running
 
 from entrepot.cache.interface import BlobStore
 from entrepot.cache.memory import MemoryBlobs, MemoryRecords
@@ -20,8 +23,6 @@ from entrepot.registry.routes import parse_target
 from entrepot.upstream.client import ClientSettings, UpstreamClient
 from entrepot.upstream.resolver import Resolver
 from entrepot.upstream.transfer import Transfers
-from tests.fakes.images import Image, push_image
-from tests.fakes.registry import Fault, FakeRegistry, running
 
 ACCEPT = ("Accept", f"{mediatypes.OCI_INDEX}, {mediatypes.OCI_MANIFEST}")
 GOOD = ("Authorization", "Bearer good")
@@ -52,8 +53,8 @@ class Bench:
     async def ask(self, method: str, target: str, *headers: tuple[str, str]) -> Answer:
         route = parse_target(target)
         assert route is not None
-        head = "HEAD" if method == "HEAD" else "GET"
-        return await self.engine.answer(PullRequest(head, self.known, route, Headers(headers), "192.0.2.1"))
+        verb: Literal["GET", "HEAD"] = "HEAD" if method == "HEAD" else "GET"
+        return await self.engine.answer(PullRequest(verb, self.known, route, Headers(headers), "192.0.2.1"))
 
     async def get(self, target: str, *headers: tuple[str, str]) -> tuple[Answer, bytes]:
         answer = await self.ask("GET", target, *headers)
@@ -195,9 +196,7 @@ class TestManifests:
         assert (answer.status, Digest.of(body)) == (200, bench.image.index)
 
     async def test_a_head_without_digest_is_passed_on(self, bench: Bench) -> None:
-        bench.registry.faults.append(
-            Fault(method="HEAD", drop_headers=("Docker-Content-Digest",), count=100)
-        )
+        bench.registry.faults.append(Fault(method="HEAD", drop_headers=("Docker-Content-Digest",), count=100))
         head = await bench.ask("HEAD", bench.manifest("1"), ACCEPT)
         assert (head.status, head.headers.get("docker-content-digest")) == (200, None)
         assert head.headers.get("content-type") == mediatypes.OCI_INDEX
@@ -392,7 +391,8 @@ class TestBlobs:
 
     @pytest.mark.parametrize("held", [True, False])
     @pytest.mark.parametrize(
-        ("asked", "start", "stop"), [("bytes=60000-", 60_000, 70_000), ("bytes=0-1", 0, 2), ("bytes=-5", 69_995, 70_000)]
+        ("asked", "start", "stop"),
+        [("bytes=60000-", 60_000, 70_000), ("bytes=0-1", 0, 2), ("bytes=-5", 69_995, 70_000)],
     )
     async def test_ranges(self, bench: Bench, held: bool, asked: str, start: int, stop: int) -> None:
         layer = bench.image.layers[1]

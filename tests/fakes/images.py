@@ -3,9 +3,10 @@
 import json
 from dataclasses import dataclass
 
+from tests.fakes.registry import FakeRegistry
+
 from entrepot.registry import mediatypes
 from entrepot.registry.digests import Digest
-from tests.fakes.registry import FakeRegistry
 
 
 @dataclass(frozen=True)

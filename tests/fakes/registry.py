@@ -85,9 +85,7 @@ class FakeRegistry:
         self.seen.clear()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.seen.append(
-            Seen(request.method, request.path, "Authorization" in request.headers, dict(request.headers))
-        )
+        self.seen.append(Seen(request.method, request.path, "Authorization" in request.headers, dict(request.headers)))
         fault = self._fault(request)
         if fault is not None and fault.status:
             body = b'{"errors":[{"code":"FAULT","message":"injected"}]}'
@@ -194,7 +192,7 @@ async def running(configure: Callable[[FakeRegistry], Any] = lambda registry: No
     """A registry on a port of its own; `url` says where."""
     registry = FakeRegistry()
     configure(registry)
-    server = web.ServerRunner(web.Server(registry.handle), shutdown_timeout=0)
+    server = web.ServerRunner(web.Server(registry.handle), shutdown_timeout=0)  # type: ignore[arg-type]
     await server.setup()
     site = web.TCPSite(server, "127.0.0.1", 0)
     await site.start()

@@ -15,3 +15,5 @@ From the wire inwards:
 Rules: no decision about content, access or freshness is taken here (that is `entrepot.engine`); `mitmproxy.ctx` is
 read in `mode.py` only.
 """
+
+from entrepot.addons import lean  # noqa: F401  # before anything of mitmproxy

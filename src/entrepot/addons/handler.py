@@ -23,8 +23,8 @@ class Handler(ProxyConnectionHandler):
         peer = self.client.peername
         return str(peer[0]) if peer else "?"
 
-    def close_when_idle(self) -> None:
-        """Ends a connection that waits for its next request; one that is busy ends after its answer."""
+    def end(self) -> None:
+        """Closes the connection, whatever it is doing."""
         io = self.transports.get(self.client)
-        if not self.busy and io is not None and io.handler is not None:
+        if io is not None and io.handler is not None:
             io.handler.cancel("shutting down")

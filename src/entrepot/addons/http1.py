@@ -31,18 +31,22 @@ class Head:
 
 
 class _Events:
-    __slots__ = ("complete", "fields", "target")
+    __slots__ = ("complete", "fields", "keep_alive", "parser", "target")
 
     def __init__(self) -> None:
         self.target = b""
         self.fields: list[tuple[bytes, bytes]] = []
-        self.complete = False
+        self.complete = self.keep_alive = False
+        self.parser = httptools.HttpRequestParser(self)
 
     def on_url(self, url: bytes) -> None:
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.keep_alive = self.parser.should_keep_alive()  # is forgotten when the message is complete
 
     def on_message_complete(self) -> None:
         self.complete = True
@@ -51,10 +55,9 @@ class _Events:
 def parse_head(data: bytes) -> Head | None:
     """The head in `data`, which ends with the empty line; None when llhttp does not accept it."""
     events = _Events()
-    parser = httptools.HttpRequestParser(events)
     try:
-        parser.feed_data(data)
-        method = parser.get_method().decode("ascii")
+        events.parser.feed_data(data)
+        method = events.parser.get_method().decode("ascii")
     except httptools.HttpParserUpgrade:
         return Head("", "", Headers.from_raw(events.fields), keep_alive=False, simple=False)
     except (httptools.HttpParserError, UnicodeDecodeError):
@@ -62,7 +65,7 @@ def parse_head(data: bytes) -> Head | None:
     headers = Headers.from_raw(events.fields)
     target = events.target.decode(*CODEC)
     simple = events.complete and target.startswith("/") and "expect" not in headers and "upgrade" not in headers
-    return Head(method, target, headers, parser.should_keep_alive(), simple)
+    return Head(method, target, headers, events.keep_alive, simple)
 
 
 def host_of(headers: Headers) -> str | None:

@@ -61,5 +61,9 @@ class RegistryServer(AsyncioServerInstance[RegistryMode]):
     ) -> None:
         handler = Handler(ctx.master, reader, writer, ctx.options, self.mode)
         handler.layer = RegistryTop(handler.layer.context, handler)
-        with self.manager.register_connection(handler.client.id, handler):
-            await handler.handle_client()
+        try:
+            with self.manager.register_connection(handler.client.id, handler):
+                await handler.handle_client()
+        finally:
+            # A handler that is cancelled while it waits for its own lock leaves the socket open.
+            writer.close()

@@ -4,11 +4,13 @@
    the pump writes the answer, then reads on; what the client sends meanwhile is queued.
 2. Every other request goes, byte for byte, to mitmproxy's HTTP layer on this connection, which passes it through to
    the real host; when that is done the layer reads the next request itself.
-3. The name in the handshake and the name in `Host` must agree (421, RFC 9110 15.5.20): certificates and catalogue
+3. What the parser does not accept as HTTP gets 400 and reaches nobody.
+4. The name in the handshake and the name in `Host` must agree (421, RFC 9110 15.5.20): certificates and catalogue
    entries are per name.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from mitmproxy.proxy import commands, context, events, layer
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
@@ -18,6 +20,8 @@ from entrepot.addons.http1 import END, MAX_HEAD, Head, host_of, parse_head
 from entrepot.addons.tls import RegistryTLSLayer
 from entrepot.engine.engine import Engine
 from entrepot.registry.routes import Route, parse_target
+
+BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 @dataclass(eq=False)
@@ -92,7 +96,11 @@ class PullLayer(layer.Layer):
                     yield from self._pass_on()
                 return
             head = parse_head(self._buffer[: end + len(END)])
-            if head is None or not self._mine(head):
+            if head is None:
+                yield commands.SendData(self.context.client, BAD_REQUEST)
+                yield commands.CloseConnection(self.context.client)
+                return
+            if not self._mine(head):
                 yield from self._pass_on()
                 return
             self._buffer = self._buffer[end + len(END) :]

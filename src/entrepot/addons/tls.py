@@ -8,10 +8,12 @@ One context per name, kept while its leaf is good: building one costs more than 
 from collections.abc import Callable
 from typing import Final
 
+from cryptography import x509
 from mitmproxy import tls
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, context, layer
 from mitmproxy.proxy.layers.tls import ClientTLSLayer, TlsStartClientHook
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from entrepot.certs.errors import CertsError
 from entrepot.certs.leaves import Leaf, LeafIssuer
@@ -55,18 +57,13 @@ def _server_context(leaf: Leaf) -> SSL.Context:
     made.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
     made.set_mode(SSL.MODE_RELEASE_BUFFERS)
     made.set_cipher_list(CIPHERS)
-    first, *rest = _certificates(leaf.chain_pem)
+    first, *rest = x509.load_pem_x509_certificates(leaf.chain_pem)
     made.use_certificate(first)
-    made.use_privatekey(crypto.PKey.from_cryptography_key(leaf.key))
+    made.use_privatekey(leaf.key)
     for issuer in rest:
         made.add_extra_chain_cert(issuer)
     made.set_alpn_select_callback(_select_alpn)
     return made
-
-
-def _certificates(pem: bytes) -> list[crypto.X509]:
-    end = b"-----END CERTIFICATE-----"
-    return [crypto.load_certificate(crypto.FILETYPE_PEM, one + end) for one in pem.split(end)[:-1]]
 
 
 def _select_alpn(connection: SSL.Connection, offers: list[bytes]) -> bytes | SSL._NoOverlappingProtocols:
@@ -88,7 +85,7 @@ class RegistryTLSLayer(ClientTLSLayer):
         yield TlsStartClientHook(data)
         if data.ssl_conn is None:
             yield commands.SendData(self.conn, UNRECOGNIZED_NAME)
-            yield commands.CloseConnection(self.conn)
+            self.conn.state = ConnectionState.CLOSED  # from which our caller concludes that it has to close
             return
         self.tls = data.ssl_conn
 

@@ -149,14 +149,17 @@ class Worker:
             if instance.is_running:
                 await instance.stop()
         deadline = time.monotonic() + self.settings.drain
-        while time.monotonic() < deadline:
-            handlers = [h for h in server.connections.values() if isinstance(h, Handler)]
-            for handler in handlers:
-                handler.close_when_idle()
-            if not any(handler.busy for handler in handlers):
-                return
+        while server.connections and time.monotonic() < deadline:
+            for handler in list(server.connections.values()):
+                if isinstance(handler, Handler) and not handler.busy:
+                    handler.end()
             await asyncio.sleep(DRAIN_POLL)
-        _log.warning("drain: %d connections broken off", len(server.connections))
+        if server.connections:
+            _log.warning("drain: %d connections broken off", len(server.connections))
+        for handler in list(server.connections.values()):
+            if isinstance(handler, Handler):
+                handler.end()
+        await asyncio.sleep(0)
 
     async def _count(self) -> None:
         while True:

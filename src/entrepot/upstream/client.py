@@ -25,6 +25,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from entrepot.headers import Headers
 from entrepot.upstream.contexts import TrustStore
 from entrepot.upstream.errors import (
+    BadRedirect,
     InvalidResponse,
     LoopDetected,
     TimedOut,
@@ -126,7 +127,7 @@ class UpstreamClient:
                 if response.content_length is not None and response.content_length <= DRAIN_BYTES:
                     with suppress(UpstreamError):
                         await response.read(DRAIN_BYTES)
-            self._refuse_own_literal(target.url, first=url)
+            self._refuse_inward(target.url, first=url)
             step = target
         raise TooManyRedirects(host_of(url), f"more than {max_redirects} redirects, last to {host_of(step.url)}")
 
@@ -184,12 +185,28 @@ class UpstreamClient:
             )
         return self._session
 
-    def _refuse_own_literal(self, url: str, *, first: str) -> None:
-        """Names are checked when they are resolved; an address in a redirect never gets that far."""
-        target = urlsplit(url)
+    def _refuse_inward(self, url: str, *, first: str) -> None:
+        """A registry out there must not send us to ourselves or to what only this machine can reach.
+
+        Names are checked when they are resolved; an address in a redirect never gets that far.
+        """
+        target, origin = urlsplit(url), urlsplit(first)
         host = target.hostname or ""
-        if host != urlsplit(first).hostname and self._resolver.is_own(host, target.port):
+        if host == origin.hostname or self._is_inward(origin.hostname or "", origin.port):
+            return
+        if self._resolver.is_own(host, target.port):
             raise LoopDetected(host_of(first), f"redirects to our own address {host}")
+        if self._is_inward(host, target.port):
+            raise BadRedirect(host_of(first), f"redirects to {host}, which is on this machine or link")
+
+    def _is_inward(self, host: str, port: int | None) -> bool:
+        if host == "localhost" or host.endswith(".localhost") or self._resolver.is_own(host, port):
+            return True
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return address.is_loopback or address.is_link_local or address.is_unspecified
 
 
 class _ResolverPort(AbstractResolver):

@@ -72,10 +72,11 @@ class BrokenBody(UpstreamError):
 
 def cause_of(error: BaseException) -> str:
     """A short lower-case cause, made of the parts of an error that cannot hold a URL."""
+    # The attributes are there only when OpenSSL made the error.
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate not trusted: {error.verify_message}".lower()
+        return f"certificate not trusted: {getattr(error, 'verify_message', 'does not verify')}".lower()
     if isinstance(error, ssl.SSLError):
-        return f"tls: {(error.reason or 'failed').replace('_', ' ')}".lower()
+        return f"tls: {getattr(error, 'reason', None) or 'failed'}".lower().replace("_", " ")
     if isinstance(error, TimeoutError):
         return "timed out"
     if isinstance(error, OSError) and error.errno is not None:

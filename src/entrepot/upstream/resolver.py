@@ -77,11 +77,13 @@ class Resolver:
         clock: Callable[[], float],
         hosts: Mapping[str, Sequence[str]] | None = None,
         own_ports: Collection[int] | None = None,
+        query_seconds: float = QUERY_SECONDS,
     ) -> None:
         self._nameservers = list(nameservers)
         self._own_addresses = own_addresses
         self._own_ports = own_ports
         self._clock = clock
+        self._query_seconds = query_seconds
         self._hosts = dict(hosts or {})
         self._entries: dict[str, _Entry] = {}
         self._running: dict[str, asyncio.Task[_Entry]] = {}
@@ -176,7 +178,7 @@ class Resolver:
         """One family's answer from the first server that has one."""
         for server in list(self._nameservers) * ROUNDS:
             with suppress(OSError, NotAnAnswer):
-                answer = await ask(server, asked, seconds=QUERY_SECONDS)
+                answer = await ask(server, asked, seconds=self._query_seconds)
                 if answer.rcode in {NOERROR, NXDOMAIN}:
                     self._prefer(server)
                     return answer

@@ -264,8 +264,9 @@ class Transfers:
         return len(self._running)
 
     async def close(self) -> None:
-        """Breaks off what runs; the parts stay for next time."""
-        tasks = [task for _, task in self._running.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Lets what is verified be committed and breaks off the rest; its parts stay for next time."""
+        entries = list(self._running.values())
+        for transfer, task in entries:
+            if not transfer.verified:
+                task.cancel()
+        await asyncio.gather(*(task for _, task in entries), return_exceptions=True)
