@@ -23,7 +23,7 @@ MAY_IMPORT = {
 }
 ONLY_IN = {
     "mitmproxy": {"addons"},
-    "OpenSSL": {"addons"},
+    "OpenSSL": {"addons", "certs"},
     "dnslib": {"dns"},
     "diskcache": {"cache"},
     "aiohttp": {"upstream"},
