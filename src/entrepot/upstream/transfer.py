@@ -157,7 +157,10 @@ class Transfer:
             part.discard()
             raise
         except BaseException:
-            part.release()
+            if part.offset:
+                part.release()  # the bytes are good for next time
+            else:
+                part.discard()
             raise
         self.size = self.available = part.offset
         self.verified = True

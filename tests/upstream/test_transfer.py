@@ -1,0 +1,257 @@
+"""One fetch, over all waiters and processes (DESIGN rules 1 and 2).
+
+Two stores on one directory stand for two processes: the flock is per open file, so they exclude each other as
+processes do.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from entrepot.cache.blobs import FileBlobs
+from entrepot.cache.interface import DigestMismatch
+from entrepot.errors import EntrepotError
+from entrepot.registry.digests import Digest
+from entrepot.upstream.errors import BrokenBody, Unreachable
+from entrepot.upstream.transfer import Opened, Transfer, TransferError, Transfers
+
+CONTENT = bytes(range(256)) * 1000
+DIGEST = Digest.of(CONTENT)
+PIECE = 10_000
+
+
+class No(EntrepotError):
+    """Upstream refuses."""
+
+
+@dataclass
+class Upstream:
+    """A source of `content`; every `open` takes the next step of `script`, then the default."""
+
+    content: bytes = CONTENT
+    total: int | None = len(CONTENT)
+    script: list[EntrepotError | int] = field(default_factory=list)  # an error to raise, or bytes until the body breaks
+    hold: asyncio.Event | None = None  # waited for after the first piece
+    ignore_range: bool = False
+    opened: list[int] = field(default_factory=list)
+    closed: int = 0
+
+    async def open(self, offset: int) -> Opened:
+        self.opened.append(offset)
+        step = self.script.pop(0) if self.script else None
+        if isinstance(step, EntrepotError):
+            raise step
+        start = 0 if self.ignore_range else offset
+        return Opened(start, self.total, self.chunks(start, step))
+
+    async def chunks(self, start: int, limit: int | None) -> AsyncIterator[bytes]:
+        end = len(self.content) if limit is None else start + limit
+        for at in range(start, end, PIECE):
+            yield self.content[at : min(at + PIECE, end)]
+            if self.hold is not None:
+                await self.hold.wait()
+        if limit is not None:
+            raise BrokenBody("quay.io", "cut", received=limit)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+async def read(transfer: Transfer, start: int = 0) -> bytes:
+    await transfer.opened()
+    out, buffer = b"", memoryview(bytearray(50_000))
+    while await transfer.wait(start + len(out)):
+        room = transfer.available - start - len(out)
+        n = transfer.reader.read(start + len(out), buffer[: min(room, len(buffer))])
+        out += buffer[:n]
+    return out
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Callable[[], FileBlobs]:
+    return lambda: FileBlobs(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("entrepot.upstream.transfer.BACK_OFF", (0.0,) * 5)
+    monkeypatch.setattr("entrepot.upstream.transfer.FOLLOW_INTERVAL", 0.001)
+
+
+async def finished(transfers: Transfers, digest: Digest = DIGEST) -> None:
+    while transfers.running(digest):
+        await asyncio.sleep(0)
+
+
+async def test_all_waiters_read_one_transfer(store: Callable[[], FileBlobs]) -> None:
+    transfers, upstream = Transfers(store()), Upstream()
+    joined = [transfers.join(DIGEST, upstream, None) for _ in range(10)]
+    assert [mine for _, mine in joined] == [True] + [False] * 9
+    assert {await read(transfer) for transfer, _ in joined} == {CONTENT}
+    await finished(transfers)
+    assert upstream.opened == [0]
+    assert upstream.closed >= 1
+
+
+async def test_bytes_are_given_out_as_they_come_but_the_last(store: Callable[[], FileBlobs]) -> None:
+    upstream = Upstream(hold=asyncio.Event())
+    transfers = Transfers(store())
+    transfer, _ = transfers.join(DIGEST, upstream, None)
+    assert await transfer.wait(PIECE - 2)
+    assert (transfer.available, transfer.size) == (PIECE - 1, len(CONTENT))
+    assert upstream.hold is not None
+    upstream.hold.set()
+    assert await read(transfer) == CONTENT
+    await finished(transfers)
+
+
+async def test_processes_share_one_transfer(store: Callable[[], FileBlobs]) -> None:
+    upstream, other = Upstream(hold=asyncio.Event()), Upstream()
+    one, two = Transfers(store()), Transfers(store())
+    leading, _ = one.join(DIGEST, upstream, None)
+    await leading.opened()
+    following, _ = two.join(DIGEST, other, None)
+    await following.opened()
+    assert following.size == len(CONTENT)
+    assert await following.wait(PIECE - 2)
+    assert not following.verified
+    assert upstream.hold is not None
+    upstream.hold.set()
+    assert await read(following) == await read(leading) == CONTENT
+    await finished(one)
+    await finished(two)
+    assert (upstream.opened, other.opened) == ([0], [])
+
+
+async def test_a_follower_takes_over_from_the_last_byte(store: Callable[[], FileBlobs]) -> None:
+    upstream, other = Upstream(hold=asyncio.Event()), Upstream()
+    one, two = Transfers(store()), Transfers(store())
+    leading, _ = one.join(DIGEST, upstream, None)
+    await leading.wait(PIECE - 2)
+    following, _ = two.join(DIGEST, other, None)
+    await following.opened()
+    await one.close()  # the leader's process ends
+    assert await read(following) == CONTENT
+    assert other.opened == [PIECE]
+    await finished(two)
+
+
+async def test_a_broken_body_is_resumed_as_long_as_it_brings_bytes(store: Callable[[], FileBlobs]) -> None:
+    cuts = [PIECE] * 20
+    upstream = Upstream(script=[*cuts, 5])
+    transfers = Transfers(store())
+    transfer, _ = transfers.join(DIGEST, upstream, None)
+    assert await read(transfer) == CONTENT
+    assert upstream.opened == [PIECE * n for n in range(21)] + [PIECE * 20 + 5]
+    await finished(transfers)
+
+
+async def test_an_ignored_range_is_skipped_over(store: Callable[[], FileBlobs]) -> None:
+    upstream = Upstream(script=[15_000], ignore_range=True)
+    transfers = Transfers(store())
+    transfer, _ = transfers.join(DIGEST, upstream, None)
+    assert await read(transfer) == CONTENT
+    await finished(transfers)
+
+
+async def test_what_brings_nothing_is_given_up_and_its_bytes_are_kept(store: Callable[[], FileBlobs]) -> None:
+    gone = Unreachable("quay.io", "refused")
+    upstream = Upstream(script=[PIECE, *[gone] * 5])
+    transfers = Transfers(store())
+    transfer, _ = transfers.join(DIGEST, upstream, None)
+    with pytest.raises(Unreachable):
+        await read(transfer)
+    await finished(transfers)
+    again = Upstream()
+    transfer, _ = transfers.join(DIGEST, again, None)
+    assert await read(transfer) == CONTENT
+    assert again.opened == [PIECE]
+    await finished(transfers)
+
+
+async def test_an_end_short_of_the_size_is_not_an_end(store: Callable[[], FileBlobs]) -> None:
+    upstream = Upstream(content=CONTENT[:100], total=None)
+    transfers = Transfers(store())
+    transfer, _ = transfers.join(DIGEST, upstream, len(CONTENT))  # a manifest told the size
+    with pytest.raises(TransferError, match="100 of 256000 bytes"):
+        await read(transfer)
+    await finished(transfers)
+
+
+async def test_wrong_bytes_are_dropped_and_the_last_one_withheld(store: Callable[[], FileBlobs]) -> None:
+    blobs = store()
+    transfers = Transfers(blobs)
+    transfer, _ = transfers.join(DIGEST, Upstream(content=b"x" + CONTENT[1:]), None)
+    with pytest.raises(DigestMismatch):
+        await read(transfer)
+    assert transfer.available == len(CONTENT) - 1
+    await finished(transfers)
+    assert blobs.open(DIGEST) is None
+    right = Upstream()
+    transfer, _ = transfers.join(DIGEST, right, None)
+    assert await read(transfer) == CONTENT
+    assert right.opened == [0]
+    await finished(transfers)
+
+
+@pytest.mark.parametrize("total", [len(CONTENT) - 1, len(CONTENT) + 1])
+async def test_a_size_that_contradicts_the_manifest(store: Callable[[], FileBlobs], total: int) -> None:
+    transfers = Transfers(store())
+    transfer, _ = transfers.join(DIGEST, Upstream(total=total), len(CONTENT))
+    with pytest.raises(DigestMismatch, match="announced"):
+        await read(transfer)
+    await finished(transfers)
+
+
+async def test_a_refusal_ends_it_at_once_and_leaves_nothing(store: Callable[[], FileBlobs], tmp_path: Path) -> None:
+    upstream = Upstream(script=[No("no")])
+    transfers = Transfers(store())
+    transfer, _ = transfers.join(DIGEST, upstream, None)
+    with pytest.raises(No):
+        await transfer.opened()
+    await finished(transfers)
+    assert upstream.opened == [0]
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+async def test_an_upstream_that_is_away_is_told_soon(store: Callable[[], FileBlobs]) -> None:
+    upstream = Upstream(script=[Unreachable("quay.io", "refused")] * 9)
+    transfers = Transfers(store())
+    transfer, _ = transfers.join(DIGEST, upstream, None)
+    with pytest.raises(Unreachable):
+        await transfer.opened()
+    await finished(transfers)
+    assert len(upstream.opened) == 2
+
+
+async def test_a_committed_blob_needs_no_upstream(store: Callable[[], FileBlobs]) -> None:
+    blobs = store()
+    transfers, first, second = Transfers(blobs), Upstream(), Upstream()
+    assert await read(transfers.join(DIGEST, first, None)[0]) == CONTENT
+    await finished(transfers)
+    assert await read(transfers.join(DIGEST, second, None)[0], 1000) == CONTENT[1000:]
+    await finished(transfers)
+    assert second.opened == []
+
+
+async def test_a_body_of_unknown_size(store: Callable[[], FileBlobs]) -> None:
+    transfers = Transfers(store())
+    transfer, _ = transfers.join(DIGEST, Upstream(total=None), None)
+    assert await read(transfer) == CONTENT
+    await finished(transfers)
+
+
+async def test_a_cancelled_waiter_disturbs_nobody(store: Callable[[], FileBlobs]) -> None:
+    upstream = Upstream(hold=asyncio.Event())
+    transfers = Transfers(store())
+    transfer, _ = transfers.join(DIGEST, upstream, None)
+    waiters = [asyncio.ensure_future(read(transfer)) for _ in range(3)]
+    await transfer.opened()
+    waiters[0].cancel()
+    assert upstream.hold is not None
+    upstream.hold.set()
+    assert await asyncio.gather(*waiters[1:]) == [CONTENT, CONTENT]
+    await finished(transfers)
