@@ -67,6 +67,12 @@ class Bench:
         return f"/v2/{repository}/blobs/{digest}"
 
 
+async def settled(bench: Bench) -> None:
+    """Nothing of the engine runs in the background any more."""
+    while tasks := [task for task in asyncio.all_tasks() if task.get_name().startswith(("transfer", "prefetch"))]:
+        await asyncio.wait(tasks)
+
+
 async def content(answer: Answer) -> bytes:
     """The whole body; raises what the body raises."""
     if isinstance(answer.body, bytes):
@@ -97,7 +103,13 @@ async def bench() -> AsyncIterator[Bench]:
         client = UpstreamClient(settings, Resolver([], lambda: (), clock=clock))
         transfers = Transfers(blobs)
         engine = Engine(
-            blobs, records, client, transfers, key=b"k" * 32, policy=Policy(tag=60.0, access=300.0), clock=clock
+            blobs,
+            records,
+            client,
+            transfers,
+            key=b"k" * 32,
+            policy=Policy(tag=60.0, access=300.0, prefetch=False),
+            clock=clock,
         )
         yield Bench(registry, engine, blobs, transfers, found.registry, clock, image)
         await transfers.close()
@@ -405,6 +417,27 @@ class TestBlobs:
         assert body == b"b" * (stop - start)
         assert answer.length == stop - start
 
+    @pytest.mark.parametrize("breaks", [False, True])
+    async def test_a_distant_range_of_a_cold_blob_is_answered_at_once(self, bench: Bench, breaks: bool) -> None:
+        """DESIGN rule 2: lazy pullers want the end of a layer first."""
+        whole = bytes(range(251)) * 40_000
+        image = push_image(bench.registry, "big/app", layers=(whole,))
+        await bench.get(bench.manifest(image.manifest, "big/app"), ACCEPT)
+        blob, go_on = bench.blob(image.layers[0], "big/app"), asyncio.Event()
+        bench.registry.faults.append(Fault(str(image.layers[0]), hold=go_on, hold_after=1000))
+        if breaks:
+            bench.registry.faults.append(Fault(str(image.layers[0]), cut_after=3000))
+        answer = await bench.ask("GET", blob, ("Range", "bytes=9000000-9004999"))
+        assert (answer.status, answer.headers.get("content-range")) == (206, f"bytes 9000000-9004999/{len(whole)}")
+        if breaks:  # then it waits for the fill
+            go_on.set()
+        assert await content(answer) == whole[9_000_000:9_005_000]
+        go_on.set()
+        _, body = await bench.get(blob)
+        assert body == whole
+        ranges = [seen.headers.get("Range") for seen in bench.registry.seen if seen.path == blob]
+        assert ranges == [None, "bytes=9000000-9004999"]
+
     async def test_a_range_beyond_the_end(self, bench: Bench) -> None:
         layer = bench.image.layers[1]
         await bench.get(bench.blob(layer))
@@ -435,6 +468,48 @@ class TestBlobs:
         answer, body = await bench.get(bench.blob(layer, "other/app"))
         assert (answer.verdict, Digest.of(body)) == ("proved", layer)
         assert bench.registry.requests() == [f"HEAD {bench.blob(layer, 'other/app')}"]
+
+
+class TestPrefetch:
+    LAYERS = tuple(bytes([n]) * 1000 for n in range(8))
+
+    async def pulled(self, bench: Bench, *, prefetch: bool = True) -> Image:
+        bench.engine.reconfigure(Policy(prefetch=prefetch))
+        image = push_image(bench.registry, "big/app", layers=self.LAYERS)
+        await bench.get(bench.manifest(image.manifest, "big/app"), ACCEPT, GOOD)
+        return image
+
+    async def test_the_first_layer_brings_the_rest(self, bench: Bench) -> None:
+        image = await self.pulled(bench)
+        assert bench.registry.requests("/blobs/") == []  # who only looks costs nothing
+        await bench.get(bench.blob(image.config, "big/app"), GOOD)
+        assert bench.registry.requests("/blobs/") == [f"GET {bench.blob(image.config, 'big/app')}"]
+        await bench.get(bench.blob(image.layers[0], "big/app"), GOOD)
+        await settled(bench)
+        bench.registry.private.add("big/app")  # the client's credential was used: the same is good enough now
+        assert all(seen.authorized for seen in bench.registry.seen)
+        bench.registry.forget()
+        for layer in image.layers[1:]:
+            answer, _ = await bench.get(bench.blob(layer, "big/app"), GOOD)
+            assert answer.verdict == "hit"
+        assert bench.registry.requests() == []
+
+    async def test_it_can_be_switched_off(self, bench: Bench) -> None:
+        image = await self.pulled(bench, prefetch=False)
+        await bench.get(bench.blob(image.layers[0], "big/app"), GOOD)
+        await settled(bench)
+        assert bench.registry.requests("/blobs/") == [f"GET {bench.blob(image.layers[0], 'big/app')}"]
+
+    async def test_a_client_s_own_request_joins_what_is_on_its_way(self, bench: Bench) -> None:
+        image = await self.pulled(bench)
+        go_on = asyncio.Event()
+        bench.registry.faults.append(Fault(str(image.layers[1]), hold=go_on, hold_after=500))
+        await bench.get(bench.blob(image.layers[0], "big/app"), GOOD)
+        await asyncio.wait_for(bench.registry.arrived(str(image.layers[1])), 5)
+        answer = await bench.ask("GET", bench.blob(image.layers[1], "big/app"), GOOD)
+        go_on.set()
+        assert (answer.verdict, await content(answer)) == ("joined", self.LAYERS[1])
+        assert bench.registry.requests(str(image.layers[1])) == [f"GET {bench.blob(image.layers[1], 'big/app')}"]
 
 
 class TestFailures:

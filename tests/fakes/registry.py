@@ -62,6 +62,7 @@ class FakeRegistry:
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
         self.url = ""
+        self._new = asyncio.Condition()
 
     def push_blob(self, repository: str, content: bytes) -> Digest:
         digest = Digest.of(content)
@@ -81,11 +82,18 @@ class FakeRegistry:
         """What was asked since the last `forget`, as "METHOD path", if the path contains `part`."""
         return [str(seen) for seen in self.seen if part in seen.path]
 
+    async def arrived(self, part: str) -> None:
+        """Returns once a request with `part` in its path has come."""
+        async with self._new:
+            await self._new.wait_for(lambda: self.requests(part))
+
     def forget(self) -> None:
         self.seen.clear()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.seen.append(Seen(request.method, request.path, "Authorization" in request.headers, dict(request.headers)))
+        async with self._new:
+            self._new.notify_all()
         fault = self._fault(request)
         if fault is not None and fault.status:
             body = b'{"errors":[{"code":"FAULT","message":"injected"}]}'

@@ -48,6 +48,7 @@ class Member:
     size: int  # bytes, -1 when unknown
     media_type: str
     followed: bool = False  # a manifest of which all that it refers to has been recorded too
+    referrer: str = ""  # digest of a manifest of the repository that refers to it
 
 
 class Access:
@@ -78,6 +79,7 @@ class Access:
             size if isinstance(size, int) else -1,
             media_type if isinstance(media_type, str) else "",
             value.get("followed") is True,
+            referrer if isinstance(referrer := value.get("of"), str) else "",
         )
 
     async def add_member(self, registry: str, repository: str, descriptor: Descriptor) -> None:
@@ -90,8 +92,9 @@ class Access:
         self, registry: str, repository: str, manifest: Descriptor, refers_to: Iterable[Descriptor]
     ) -> None:
         """A manifest of the repository makes all it refers to belong there as well."""
-        values = {_member_key(registry, repository, child): _member(child) for child in refers_to}
-        new = {key: value for key, value in values.items() if self._records.get(key) is None}
+        of = str(manifest.digest)
+        values = {_member_key(registry, repository, child): {**_member(child), "of": of} for child in refers_to}
+        new: dict[str, Document] = {key: value for key, value in values.items() if self._records.get(key) is None}
         new[_member_key(registry, repository, manifest)] = {**_member(manifest), "followed": True}
         await self._records.put_many(new)
 

@@ -5,24 +5,28 @@ it gets. A blob never expires; its digest is its only name, whatever repository 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 from entrepot.cache.interface import BlobStore
 from entrepot.engine.access import Access
-from entrepot.engine.bodies import GrowingBody, HeldBody
+from entrepot.engine.bodies import DistantBody, GrowingBody, HeldBody
 from entrepot.engine.fields import API_VERSION, BLOB_TYPE, FOR_EVER, matches_etag, of_content
 from entrepot.engine.flights import Flights
 from entrepot.engine.messages import Answer, Body, PullRequest, Refused, Verdict
 from entrepot.engine.policy import Policy
-from entrepot.engine.upstreams import BlobSource, HeadRefused, Upstreams
+from entrepot.engine.prefetch import Prefetch
+from entrepot.engine.upstreams import BlobSource, HeadRefused, Upstreams, distant
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest
 from entrepot.registry.manifests import Descriptor
 from entrepot.registry.ranges import Range, Unsatisfiable, content_range, parse_range
 from entrepot.registry.routes import BlobRoute
+from entrepot.upstream.errors import UpstreamError
 from entrepot.upstream.transfer import Transfer, Transfers
 
+FAR: Final = 4 << 20  # bytes ahead of a growing blob from which a range is asked for separately
 TOUCH_EVERY: Final = 300.0  # seconds; eviction needs no finer notion of use
 
 
@@ -36,11 +40,13 @@ class Blobs:
         access: Access,
         upstreams: Upstreams,
         policy: Policy,
+        prefetch: Prefetch,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._transfers, self._access = store, transfers, access
         self._upstreams, self._clock = upstreams, clock
         self.policy = policy
+        self._prefetch = prefetch
         self._proofs: Flights[tuple[str, ...], None] = Flights("proof")
         self._touched: dict[Digest, float] = {}
 
@@ -96,19 +102,32 @@ class Blobs:
             return await self._fetch(request, route)  # it was somebody else's credential that was refused
         if source.accepted:
             await self._admit(request, route, transfer.size)
+            if self.policy.prefetch:
+                self._prefetch.siblings(request, route)
         elif mine and not self._admitted(request, route):
             # Another process has, or brings, the blob: upstream was never asked in this client's name.
             await self._prove(request, route)
         verdict: Verdict = "miss" if source.accepted else "hit" if transfer.verified else "joined"
-        return self._along(request, digest, transfer, verdict)
+        return await self._along(request, digest, transfer, verdict)
 
-    def _along(self, request: PullRequest, digest: Digest, transfer: Transfer, verdict: Verdict) -> Answer:
-        if transfer.size is not None:
-            return self._reply(
-                request, digest, transfer.size, verdict, lambda start, stop: GrowingBody(transfer, start, stop)
-            )
-        fields = [*of_content(digest, BLOB_TYPE, status="fwd=miss; stored"), ("Cache-Control", FOR_EVER)]
-        return Answer(200, Headers(fields), GrowingBody(transfer), verdict, "size unknown")
+    async def _along(self, request: PullRequest, digest: Digest, transfer: Transfer, verdict: Verdict) -> Answer:
+        """Reads along with a transfer; what it will not have for a while comes by a request of its own."""
+        size = transfer.size
+        if size is None:
+            fields = [*of_content(digest, BLOB_TYPE, status="fwd=miss; stored"), ("Cache-Control", FOR_EVER)]
+            return Answer(200, Headers(fields), GrowingBody(transfer), verdict, "size unknown")
+        part = _asked_range(request, digest, size)
+        far: tuple[AsyncIterator[bytes], AsyncExitStack] | None = None
+        if request.method == "GET" and isinstance(part, Range) and part.start > transfer.available + FAR:
+            with suppress(UpstreamError):  # then it waits for the transfer
+                far = await distant(self._upstreams, request, part)
+
+        def body(start: int, stop: int) -> Body:
+            if far is not None:
+                return DistantBody(transfer, start, stop, far[0], far[1].aclose)
+            return GrowingBody(transfer, start, stop)
+
+        return self._reply(request, digest, size, verdict, body)
 
     def _reply(
         self,

@@ -1,8 +1,11 @@
-"""Bodies of answers: a range of a blob that is held, or of one that is still growing."""
+"""Bodies of answers: a range of a blob that is held, of one that is still growing, or of one that is far away."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 from entrepot.cache.interface import BlobReader
+from entrepot.tasks import spawn
+from entrepot.upstream.errors import UpstreamError
 from entrepot.upstream.transfer import Transfer
 
 
@@ -71,3 +74,47 @@ class GrowingBody:
         if self._stop is not None and self._at >= self._stop:
             return True
         return self._transfer.verified and self._at >= self._transfer.available
+
+
+class DistantBody:
+    """Bytes `start` to `stop` that the growing blob will not have for a while: from a request of their own.
+
+    When that request breaks or ends short the rest comes from the transfer after all.
+    """
+
+    def __init__(
+        self,
+        transfer: Transfer,
+        start: int,
+        stop: int,
+        chunks: AsyncIterator[bytes],
+        close: Callable[[], Coroutine[object, object, None]],
+    ) -> None:
+        self._transfer, self._at, self._stop = transfer, start, stop
+        self._chunks, self._close = chunks, close
+        self._piece = memoryview(b"")
+        self._rest: GrowingBody | None = None
+        self.length: int | None = stop - start
+
+    def read_now(self, buffer: memoryview) -> int:
+        if self._rest is not None:
+            return self._rest.read_now(buffer)
+        if self._at >= self._stop:
+            return 0
+        if not self._piece:
+            return -1
+        n = min(len(buffer), len(self._piece), self._stop - self._at)
+        buffer[:n] = self._piece[:n]
+        self._piece, self._at = self._piece[n:], self._at + n
+        return n
+
+    async def read(self, buffer: memoryview) -> int:
+        while (n := self.read_now(buffer)) < 0 and self._rest is None:
+            try:
+                self._piece = memoryview(await anext(self._chunks))
+            except (StopAsyncIteration, UpstreamError):
+                self._rest = GrowingBody(self._transfer, self._at, self._stop)
+        return n if n >= 0 or self._rest is None else await self._rest.read(buffer)
+
+    def close(self) -> None:
+        spawn(self._close(), name="close range")

@@ -10,6 +10,7 @@ from entrepot.engine.blobs import Blobs
 from entrepot.engine.manifests import Manifests
 from entrepot.engine.messages import Answer, PullRequest, Refused
 from entrepot.engine.policy import Policy
+from entrepot.engine.prefetch import Prefetch
 from entrepot.engine.upstreams import Upstreams
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
@@ -42,7 +43,8 @@ class Engine:
         access = Access(records, key)
         self._upstreams = Upstreams(client)
         self._manifests = Manifests(records, access, self._upstreams, policy, clock)
-        self._blobs = Blobs(blobs, transfers, access, self._upstreams, policy, clock)
+        prefetch = Prefetch(blobs, records, access, transfers, self._upstreams)
+        self._blobs = Blobs(blobs, transfers, access, self._upstreams, policy, prefetch, clock)
 
     def reconfigure(self, policy: Policy) -> None:
         """From the next request on."""

@@ -204,10 +204,7 @@ class Manifests:
         return await self._fetches.run(key, get)
 
     def _held(self, digest: Digest) -> tuple[bytes, str] | None:
-        if (value := self._records.get_bytes(manifest_key(digest))) is None:
-            return None
-        media_type, _, body = value.partition(b"\n")
-        return body, media_type.decode()
+        return held_manifest(self._records, digest)
 
     async def _belongs(
         self, request: PullRequest, repository: str, digest: Digest, body: bytes, media_type: str
@@ -257,6 +254,14 @@ class Manifests:
     async def _admit(self, request: PullRequest, repository: str) -> None:
         ttl = self.policy.access_ttl(request.registry)
         await self._access.grant(request.registry.name, repository, self._principal(request), ttl)
+
+
+def held_manifest(records: Records, digest: Digest) -> tuple[bytes, str] | None:
+    """Bytes and media type of a manifest in the store."""
+    if (value := records.get_bytes(manifest_key(digest))) is None:
+        return None
+    media_type, _, body = value.partition(b"\n")
+    return body, media_type.decode()
 
 
 def manifest_key(digest: Digest) -> str:

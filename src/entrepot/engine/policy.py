@@ -11,6 +11,7 @@ class Policy:
 
     tag: float = 60.0
     access: float = 300.0
+    prefetch: bool = True  # the other layers of an image are fetched when a client asks for the first one
 
     def tag_ttl(self, registry: Registry) -> float:
         """How long a tag is served from its record without asking."""

@@ -12,6 +12,7 @@ from entrepot.engine.fields import relayed, to_upstream
 from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest
+from entrepot.registry.ranges import Range
 from entrepot.registry.routes import ManifestRoute, Route
 from entrepot.upstream.client import UpstreamClient
 from entrepot.upstream.errors import InvalidResponse, UpstreamError
@@ -93,6 +94,19 @@ async def snapshot(response: Response) -> Answer:
     body = await response.read(MAX_MESSAGE)
     length = response.content_length
     return Answer(response.status, relayed(response.headers), body, verdict, f"upstream says {response.status}", length)
+
+
+async def distant(
+    upstreams: Upstreams, request: PullRequest, part: Range
+) -> tuple[AsyncIterator[bytes], AsyncExitStack] | None:
+    """The bytes of `part` of a blob by a request of their own; None when upstream does not give just these."""
+    async with AsyncExitStack() as stack:
+        wanted = ("Range", f"bytes={part.start}-{part.stop - 1}")
+        response = await stack.enter_async_context(upstreams.exchange(request, "GET", wanted, follow=True))
+        if response.status != 206 or _content_range(response)[0] != part.start:
+            return None
+        return response.chunks(), stack.pop_all()
+    return None
 
 
 class BlobSource:

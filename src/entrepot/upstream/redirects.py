@@ -40,17 +40,26 @@ def next_step(last: Step, location: str | None, *, allow_http: bool) -> Step:
     if location is None or not (reference := location.strip()):
         raise BadRedirect(host, "redirect without a location")
     try:
-        target = urlsplit(urljoin(last.url, _escape(reference)))
-        usable = target.scheme in _PORTS and bool(target.hostname) and (target.port is None or target.port > 0)
+        target = http_url(urljoin(last.url, _escape(reference)))
     except ValueError:
-        usable = False
-    if not usable:
-        raise BadRedirect(host, "redirect to something that is not an http url")
+        raise BadRedirect(host, "redirect to something that is not an http url") from None
     if target.scheme == "http" and not allow_http:
         raise BadRedirect(host, f"redirect from https down to http at {target.hostname}")
     url = urlunsplit((target.scheme, target.netloc.rpartition("@")[2], target.path or "/", target.query, ""))
     same = origin(urlsplit(url)) == origin(urlsplit(last.url))
     return Step(last.method, url, last.headers if same else last.headers.without(*BOUND_TO_ORIGIN))
+
+
+def http_url(url: str) -> SplitResult:
+    """The parts of a URL that can be asked for. Raises ValueError, which quotes nothing, for any other."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or _UNSAFE.search(url):
+        raise ValueError("not a usable http url")
+    return parts
 
 
 def origin(url: SplitResult) -> tuple[str, str, int]:

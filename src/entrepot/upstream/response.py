@@ -4,6 +4,7 @@ Decides when a body counts as broken and how its bytes are handed out. Leaves to
 and to the digest whether the bytes are right.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -18,10 +19,24 @@ MAX_PIECE = 1 << 20
 class Response:
     """One answer. Valid inside the `async with` that gave it; its body can be read once."""
 
-    __slots__ = ("_host", "_method", "_raw", "_received", "content_length", "headers", "redirected", "status", "url")
+    __slots__ = (
+        "_host",
+        "_method",
+        "_raw",
+        "_read_timeout",
+        "_received",
+        "content_length",
+        "headers",
+        "redirected",
+        "status",
+        "url",
+    )
 
-    def __init__(self, raw: aiohttp.ClientResponse, *, method: str, url: str, host: str, redirected: bool) -> None:
+    def __init__(
+        self, raw: aiohttp.ClientResponse, *, method: str, url: str, host: str, redirected: bool, read_timeout: float
+    ) -> None:
         self._raw = raw
+        self._read_timeout = read_timeout
         self._method = method
         self._host = host
         self._received = 0
@@ -54,9 +69,8 @@ class Response:
         Raises BrokenBody, at the piece where it happens, when the body is cut, stalls for `read_timeout` or ends
         short of its length. A stall counts only while we are ready to read.
         """
-        content = self._raw.content
         try:
-            while piece := await content.readany():
+            while piece := await self._next_piece():
                 if len(piece) <= size_hint:
                     self._received += len(piece)
                     yield piece
@@ -85,6 +99,15 @@ class Response:
             if self._received > limit:
                 raise TooLarge(self._host, f"sent a body of more than {limit} bytes")
         return b"".join(pieces)
+
+    async def _next_piece(self) -> bytes:
+        """What has arrived, or else what arrives next; empty at the end."""
+        content = self._raw.content
+        if (piece := content.read_nowait(-1)) or content.at_eof():
+            return piece
+        # aiohttp has a timer of its own, but drops it when a chunk header is garbled, and then tells nobody.
+        async with asyncio.timeout(self._read_timeout + 1.0):
+            return await content.readany()
 
     def _is_short(self) -> bool:
         if self._method == "HEAD" or self.status in {204, 304} or self.content_length is None:

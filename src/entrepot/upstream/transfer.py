@@ -104,6 +104,13 @@ class Transfer:
             await self._progress.wait()
         return True
 
+    async def ended(self) -> None:
+        """Returns when all bytes are here and verified; raises what ended the transfer."""
+        while not self.verified:
+            if self.error is not None:
+                raise self.error
+            await self._progress.wait()
+
     async def run(self) -> None:
         """Fetches or follows until the blob is committed or all is lost."""
         try:

@@ -1,0 +1,148 @@
+"""The DNS process: the configuration, in the terms of `entrepot.dns`, and the health of the cache beside it.
+
+Decides which names are intercepted: those of the catalogue that the CA can sign for. A name it cannot sign for would
+fail at every client, so it is left alone.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final, Literal
+
+from entrepot.certs.authority import Authority
+from entrepot.cli.brief import Brief, reloaded
+from entrepot.cli.probe import Health, handshake, watch
+from entrepot.cli.resolving import own_resolver_addresses, resolvers
+from entrepot.config.model import Config
+from entrepot.config.overrides import catalogue
+from entrepot.config.values import Network
+from entrepot.dns.responder import Responder
+from entrepot.dns.settings import DnsSettings, private_networks
+from entrepot.errors import EntrepotError
+from entrepot.registry.catalogue import Catalogue
+from entrepot.tasks import spawn
+
+_log: Final = logging.getLogger("entrepot.dns")
+_COUNT_INTERVAL: Final = 1.0  # seconds between writes of the counters
+_LONGEST_ORDER: Final = 1 << 22  # bytes of a line
+
+
+def dns_settings(config: Config, healthy: Callable[[], bool]) -> DnsSettings:
+    """What the responder is told."""
+    upstream = resolvers(config.dns.upstream, own_resolver_addresses(config))
+    if not upstream:
+        _log.warning("no resolver to ask for other names than those of registries: set dns.upstream")
+    return DnsSettings(
+        intercepts=intercepted(catalogue(config), Authority.load(config.certs.path)),
+        advertise=config.advertise.addresses,
+        upstream=upstream,
+        allow=allowed(config.dns.allow),
+        ttl=round(config.dns.ttl),
+        fail_open=config.dns.fail_open,
+        healthy=healthy,
+    )
+
+
+def intercepted(known: Catalogue, authority: Authority) -> Callable[[str], bool]:
+    """Whether a name leads to us."""
+    return lambda name: known.match(name) is not None and authority.permits(name)
+
+
+def allowed(wanted: tuple[Network | str, ...]) -> tuple[Network, ...] | Literal["any"]:
+    """Who may ask."""
+    if "any" in wanted:
+        return "any"
+    networks: dict[Network, None] = {}
+    for one in wanted:
+        networks.update(dict.fromkeys(private_networks() if isinstance(one, str) else (one,)))
+    return tuple(networks)
+
+
+def probed_name(config: Config) -> str | None:
+    """A name the workers have a certificate for."""
+    authority = Authority.load(config.certs.path)
+    return next((name for name in catalogue(config).names() if authority.permits(name)), None)
+
+
+class Service:
+    """Everything that lives as long as the process."""
+
+    def __init__(self, brief: Brief) -> None:
+        self._brief = brief
+        self._config = brief.config
+        self.health = Health()
+        self._name = probed_name(brief.config)
+        self.responder = Responder(dns_settings(brief.config, self.health))
+
+    def reconfigure(self, config: Config) -> None:
+        """Raises `EntrepotError`; then nothing has changed."""
+        name = probed_name(config)
+        self.responder.reconfigure(dns_settings(config, self.health))
+        self._config, self._name = config, name
+
+    async def probe(self) -> None:
+        """One look at the cache. Where there is none on this box, none is missed."""
+        if self._brief.probe is not None and self._name is not None and self._config.dns.fail_open:
+            await handshake(*self._brief.probe, self._name, self._config.certs.path)
+
+    async def count(self) -> None:
+        """Writes the counters beside those of the workers."""
+        target = self._config.store.path / "run" / f"dns-{self._brief.index}.json"
+        started = time.time()
+        while True:
+            with suppress(OSError):  # a full disk costs the statistics, nothing else
+                _write(target, {"started": started, **asdict(self.responder.counters)})
+            await asyncio.sleep(_COUNT_INTERVAL)
+
+    async def follow_orders(self, stop: asyncio.Event) -> None:
+        """Reads the supervisor's lines until it is gone."""
+        reader = asyncio.StreamReader(limit=_LONGEST_ORDER)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        while line := await reader.readline():
+            try:
+                if (config := reloaded(line)) is not None:
+                    self.reconfigure(config)
+                    _log.info("configuration reloaded")
+            except EntrepotError as refusal:
+                _log.error("configuration not reloaded: %s", refusal)
+        stop.set()
+
+
+def _write(target: Path, numbers: dict[str, float]) -> None:
+    draft = target.with_suffix(".new")
+    draft.write_text(json.dumps(numbers))
+    draft.replace(target)
+
+
+async def serve(brief: Brief) -> None:
+    """Answers until told to stop; says `ready` when it does."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    service = Service(brief)
+    sockets = [socket.socket(fileno=descriptor) for descriptor in brief.sockets]
+    beside = [
+        spawn(service.follow_orders(stop), name="orders"),
+        spawn(watch(service.health, service.probe), name="probe"),
+        spawn(service.count(), name="counters"),
+    ]
+    serving = spawn(service.responder.serve(sockets, stop), name="serve")
+    loop.call_soon(lambda: print("ready", flush=True))
+    try:
+        await serving
+    finally:
+        for task in beside:
+            task.cancel()
+
+
+def run(brief: Brief) -> None:
+    """Works until told to stop."""
+    asyncio.run(serve(brief))

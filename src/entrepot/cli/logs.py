@@ -1,0 +1,75 @@
+"""Log lines on stderr: for people, or one JSON object a line. Every process calls `configure` once.
+
+Decides the form and what is loud enough; what is said is decided where it happens.
+"""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Final, TextIO
+
+from entrepot.config.model import Log
+
+_COLOURS: Final = {"debug": "\033[2m", "warning": "\033[33m", "error": "\033[31m", "critical": "\033[31m"}
+_PLAIN: Final = "\033[0m"
+# Libraries that report every connection as news.
+_CHATTY: Final = ("mitmproxy", "asyncio", "diskcache", "aiohttp")
+
+
+class ConsoleFormatter(logging.Formatter):
+    """`2026-11-24 09:00:00 warning proxy-0: text`; a traceback follows on its own lines."""
+
+    def __init__(self, process: str, *, colour: bool) -> None:
+        super().__init__()
+        self._process = process
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, unless there is a traceback."""
+        level = record.levelname.lower()
+        word = f"{_COLOURS[level]}{level}{_PLAIN}" if self._colour and level in _COLOURS else level
+        moment = self.formatTime(record, "%Y-%m-%d %H:%M:%S")
+        text = f"{moment} {word} {self._process}: {one_line(record.getMessage())}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: time (UTC), level, process, logger, message, and traceback if there is one."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A line."""
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "process": self._process,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def one_line(text: str) -> str:
+    """What comes from outside must not look like another line, nor move the cursor."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def configure(log: Log, process: str, stream: TextIO | None = None) -> None:
+    """Sends the log of this process, called `process`, to `stream`, by default stderr."""
+    stream = sys.stderr if stream is None else stream
+    handler = logging.StreamHandler(stream)
+    formatter: logging.Formatter = JsonFormatter(process)
+    if log.format == "console":
+        formatter = ConsoleFormatter(process, colour=stream.isatty())
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(log.level.upper())
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.NOTSET if log.level == "debug" else logging.WARNING)

@@ -1,0 +1,39 @@
+"""The options that several commands share, and what every command does with them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from entrepot.config.build import Loaded
+from entrepot.config.load import SYSTEM_FILE, load
+
+
+def config_option[**P, R](command: Callable[P, R]) -> Callable[P, R]:
+    """--config FILE, as keyword argument `config_path`; also taken before the command's name."""
+    return click.option(
+        "--config",
+        "config_path",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help=f"Configuration file; by default {SYSTEM_FILE}, if there is one.",
+    )(command)
+
+
+def json_option[**P, R](command: Callable[P, R]) -> Callable[P, R]:
+    """--json, as keyword argument `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print an object for programs.")(command)
+
+
+def chosen(context: click.Context, path: Path | None) -> Path | None:
+    """The file named after the command, else the one named before it."""
+    if path is None and isinstance(context.obj, dict):
+        given = context.obj.get("config_path")
+        return None if given is None else Path(given)
+    return path
+
+
+def loaded(context: click.Context, path: Path | None) -> Loaded:
+    """The configuration in force. Raises `ConfigError`."""
+    return load(chosen(context, path), os.environ)

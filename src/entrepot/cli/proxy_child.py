@@ -1,0 +1,79 @@
+"""A proxy worker: the configuration, in the terms of `entrepot.addons.worker`.
+
+Imported by a child before it is told anything: everything heavy is imported here, at the top.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from entrepot import __version__
+from entrepot.addons.worker import WorkerSettings
+from entrepot.addons.worker import run as work
+from entrepot.certs.authority import Authority
+from entrepot.cli.addresses import expanded
+from entrepot.cli.brief import Brief
+from entrepot.cli.resolving import own_resolver_addresses, resolvers
+from entrepot.config.model import Config
+from entrepot.config.overrides import catalogue, subtrees
+from entrepot.engine.policy import Policy
+from entrepot.errors import EntrepotError
+from entrepot.registry.catalogue import Catalogue
+
+_log: Final = logging.getLogger("entrepot.worker")
+
+
+def settings(brief: Brief) -> WorkerSettings:
+    """What the worker is told at its start."""
+    config = brief.config
+    return WorkerSettings(
+        index=brief.index,
+        sockets=brief.sockets,
+        store=config.store.path,
+        certs=config.certs.path,
+        leaf_days=config.certs.leaf_days,
+        drain=config.listen.drain,
+        nameservers=resolvers(config.upstream.resolvers, own_resolver_addresses(config)),
+        own_addresses=frozenset(expanded(config.listen.address)) | _advertised(config),
+        connect_timeout=config.upstream.connect_timeout,
+        read_timeout=config.upstream.read_timeout,
+        pseudonym=brief.marker,
+        version=__version__,
+    )
+
+
+def _advertised(config: Config) -> frozenset[str]:
+    """Other boxes that run Entrepot are no upstream either."""
+    return frozenset(address for address in config.advertise.addresses if address != "auto")
+
+
+def decisions(config: Config) -> tuple[Catalogue, Policy]:
+    """What of a configuration may change while the worker runs."""
+    return catalogue(config), Policy(
+        tag=config.policy.tag_ttl, access=config.policy.access_ttl, prefetch=config.policy.prefetch != "off"
+    )
+
+
+def warn_of_missing(config: Config) -> None:
+    """Names the CA cannot sign for are not intercepted: say so, and what would change it."""
+    try:
+        missing = Authority.load(config.certs.path).missing(subtrees(config))
+    except EntrepotError as refusal:
+        _log.error("%s", refusal)
+        return
+    if missing:
+        _log.warning(
+            "the CA cannot sign for %s: not intercepted; `entrepot ca rotate` makes one that can", ", ".join(missing)
+        )
+
+
+def run(brief: Brief) -> None:
+    """Works until told to stop."""
+
+    def build(document: Mapping[str, object]) -> tuple[Catalogue, Policy]:
+        config = Config.from_json(document)
+        if brief.index == 0:  # once is enough
+            warn_of_missing(config)
+        return decisions(config)
+
+    work(settings(brief), brief.config.to_json(), build)

@@ -1,0 +1,153 @@
+"""`entrepot stats`: what is held, from the folders; what was served, from the files the processes write.
+
+Every process writes `<store>/run/<role>-<index>.json`, a flat object of counters since its start, beside "started"
+(epoch seconds) and "pid". This adds them up by role. Opens nothing of the store, so it may run beside everything.
+"""
+
+import json
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+
+from entrepot.cli.options import config_option, json_option, loaded
+from entrepot.cli.places import place_to_read
+from entrepot.errors import EntrepotError
+
+_NOT_COUNTERS: Final = frozenset(("started", "pid"))
+_NAME: Final = re.compile(r"([a-z]+)-(\d+)\.json")
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+class NoStore(EntrepotError):
+    """There is nothing to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The processes of a role, added up."""
+
+    processes: int
+    started: float
+    """Epoch seconds, of the one that has run longest."""
+    counters: dict[str, int]
+
+
+def blobs(store: Path) -> tuple[int, int]:
+    """(number, bytes) of what is committed."""
+    number = size = 0
+    for algorithm in _entries(store / "blobs"):
+        for prefix in _entries(Path(algorithm.path)):
+            for blob in _entries(Path(prefix.path)):
+                try:
+                    size += blob.stat(follow_symlinks=False).st_size
+                except FileNotFoundError:  # evicted meanwhile
+                    continue
+                number += 1
+    return number, size
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def served(run: Path) -> dict[str, Served]:
+    """By role. Files that are not ours, or torn, do not count."""
+    found: dict[str, Served] = {}
+    for entry in sorted(_entries(run), key=lambda entry: entry.name):
+        if (name := _NAME.fullmatch(entry.name)) is None or (numbers := _read(Path(entry.path))) is None:
+            continue
+        before = found.get(name[1], Served(0, float("inf"), {}))
+        counters = Counter(before.counters)
+        counters.update({key: value for key, value in numbers.items() if key not in _NOT_COUNTERS and _counts(value)})
+        started = numbers.get("started")
+        first = float(started) if isinstance(started, int | float) else float("inf")
+        found[name[1]] = Served(before.processes + 1, min(before.started, first), dict(counters))
+    return found
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _read(file: Path) -> dict[str, int] | None:
+    try:
+        document = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def human(size: int) -> str:
+    """Bytes with three digits at least and a binary unit."""
+    number = float(size)
+    for unit in _UNITS:
+        if number < 1024 or unit == _UNITS[-1]:
+            break
+        number /= 1024
+    return f"{size} B" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def ago(seconds: float) -> str:
+    """An age, in its two largest units."""
+    seconds = max(0, int(seconds))
+    for unit, scale, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if seconds >= scale:
+            return f"{seconds // scale}{unit} {seconds % scale // part}{smaller}"
+    return f"{seconds}s"
+
+
+def as_lines(store: Path, held: tuple[int, int], by_role: dict[str, Served], now: float) -> Iterator[str]:
+    """For people."""
+    yield f"store   {store}"
+    yield f"held    {held[0]} blobs, {human(held[1])}"
+    if not by_role:
+        yield "no process has run with this store yet"
+    for role, one in by_role.items():
+        since = f", for {ago(now - one.started)}" if one.started != float("inf") else ""
+        yield f"{role:<7} {one.processes} {'process' if one.processes == 1 else 'processes'}{since}"
+        for key, value in sorted(one.counters.items()):
+            shown = human(value) if key.startswith("bytes") else str(value)
+            yield f"  {key:<24} {shown:>12}"
+
+
+def as_object(store: Path, held: tuple[int, int], by_role: dict[str, Served]) -> dict[str, object]:
+    """For programs."""
+    return {
+        "store": str(store),
+        "blobs": {"count": held[0], "bytes": held[1]},
+        "processes": {
+            role: {
+                "count": one.processes,
+                "started": None if one.started == float("inf") else one.started,
+                "counters": one.counters,
+            }
+            for role, one in by_role.items()
+        },
+    }
+
+
+@click.command()
+@config_option
+@json_option
+@click.pass_context
+def stats(context: click.Context, config_path: Path | None, *, as_json: bool) -> None:
+    """Show what is held and what was served."""
+    store = place_to_read(loaded(context, config_path), os.environ).store.path
+    if not store.is_dir():
+        raise NoStore(f"there is no store in {store} yet; `entrepot up` makes one")
+    held, by_role = blobs(store), served(store / "run")
+    if as_json:
+        click.echo(json.dumps(as_object(store, held, by_role), indent=2))
+    else:
+        click.echo("\n".join(as_lines(store, held, by_role, time.time())))

@@ -1,0 +1,78 @@
+"""The other layers of an image, fetched before they are asked for.
+
+A client asks for three layers at a time; over a link with latency the rest might as well be on their way. It begins
+when the first layer is fetched, not when the manifest is: clients that only look (`skopeo inspect`, containerd, which
+reads the manifests of every platform) would cost the whole image. The credential is that of the client that asked,
+used while its request is in memory and never kept.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from entrepot.cache.interface import BlobStore, Records
+from entrepot.engine.access import Access
+from entrepot.engine.manifests import held_manifest
+from entrepot.engine.messages import PullRequest
+from entrepot.engine.upstreams import BlobSource, Upstreams
+from entrepot.errors import EntrepotError
+from entrepot.registry.digests import Digest
+from entrepot.registry.manifests import Descriptor, InvalidManifest, parse_manifest
+from entrepot.registry.routes import BlobRoute
+from entrepot.tasks import spawn
+from entrepot.upstream.transfer import Transfers
+
+AT_ONCE: Final = 4  # prefetches under way in one process; what clients ask for themselves is not counted
+
+
+class Prefetch:
+    """Starts transfers nobody has asked for yet."""
+
+    def __init__(
+        self, store: BlobStore, records: Records, access: Access, transfers: Transfers, upstreams: Upstreams
+    ) -> None:
+        self._store, self._records, self._access = store, records, access
+        self._transfers, self._upstreams = transfers, upstreams
+        self._room = asyncio.Semaphore(AT_ONCE)
+        self._wanted: set[Digest] = set()
+
+    def siblings(self, request: PullRequest, route: BlobRoute) -> None:
+        """Fetches what else the image of this layer needs, in its order, in the background."""
+        for layer in self._layers(request, route):
+            if layer.digest not in self._wanted and layer.digest != route.digest:
+                self._wanted.add(layer.digest)
+                spawn(self._fetch(request, route.repository, layer), name=f"prefetch {layer.digest}")
+
+    def _layers(self, request: PullRequest, route: BlobRoute) -> Iterable[Descriptor]:
+        member = self._access.member(request.registry.name, route.repository, route.digest)
+        if member is None or not member.referrer:
+            return ()
+        held = held_manifest(self._records, Digest.parse(member.referrer))
+        try:
+            info = parse_manifest(*held) if held else None
+        except InvalidManifest:
+            return ()
+        if info is None or info.kind != "image" or route.digest not in {layer.digest for layer in info.layers}:
+            return ()
+        return [layer for layer in info.blobs if not layer.foreign]
+
+    async def _fetch(self, request: PullRequest, repository: str, layer: Descriptor) -> None:
+        try:
+            async with self._room:
+                if self._transfers.running(layer.digest) is not None or self._held(layer.digest):
+                    return
+                source = BlobSource(self._upstreams, replace(request, route=BlobRoute(repository, layer.digest)))
+                transfer, _ = self._transfers.join(layer.digest, source, layer.size if layer.size >= 0 else None)
+                try:
+                    await transfer.ended()
+                except EntrepotError:
+                    return  # whoever really wants it will hear why
+        finally:
+            self._wanted.discard(layer.digest)
+
+    def _held(self, digest: Digest) -> bool:
+        if (held := self._store.open(digest)) is None:
+            return False
+        held[1].close()
+        return True

@@ -1,0 +1,341 @@
+"""The upstream's behaviour: token services, content networks with signed addresses, redirects, faults on demand.
+
+Runs as a process of its own in the upstream's machine, behind nginx (TLS) and before six docker-registry processes:
+
+    python -m tests.lab.front STATE_DIR
+
+It reads `token.crt`, `token.key` and `faults.json` in that folder and writes `requests.jsonl`: one line when a request
+arrives and one when its answer is finished, with the number that joins them. Whether there was an Authorization header
+is noted, what it said never is; neither are query strings.
+
+A fault is an object in `faults.json`, which is read anew at each request. Its `host`, `method` and `path` (regular
+expressions) say which requests it meets, `count` how many of them. Then one or more of: `status` (answer that, with
+`headers` and `body`), `delay` (seconds, before anything else), `cut_after` (bytes of the body, then the connection is
+closed), `pause_after` (bytes of the body, then nothing until the fault is taken away), `rate` (bytes per second).
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import itertools
+import json
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from tests.lab import world
+from tests.lab.images import blob_path
+from yarl import URL
+
+CHUNK = 256 * 1024
+SIGNED_URL_LIFE = 60  # seconds
+TOKEN_LIFE = 300  # seconds
+CDN_SECRET = b"entrepot lab"
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "proxy-connection"}
+BLOB = re.compile(r"/v2/(?P<repository>.+)/blobs/(?P<digest>sha256:[0-9a-f]{64})")
+SCOPE = re.compile(r"repository:(?P<repository>[^:]+):(?P<actions>[a-z,*]+)")
+
+
+def base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Log:
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", buffering=1)
+        self._numbers = itertools.count(1)
+
+    def begin(self, request: web.BaseRequest) -> int:
+        number = next(self._numbers)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        authorized = headers.pop("authorization", None) is not None
+        self._write(
+            n=number,
+            host=request.host,
+            method=request.method,
+            path=request.path,
+            authorization=authorized,
+            headers=headers,
+        )
+        return number
+
+    def end(self, number: int, status: int, sent: int) -> None:
+        self._write(n=number, status=status, sent=sent)
+
+    def _write(self, **fields: object) -> None:
+        self._file.write(json.dumps(fields) + "\n")
+
+
+class Faults:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._met: dict[int, int] = {}
+
+    def active(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self._path.read_text())
+        return found
+
+    def meet(self, request: web.BaseRequest) -> dict[str, Any]:
+        """The first fault for this request, or an empty one."""
+        for fault in self.active():
+            wanted = (("host", request.host), ("method", request.method), ("path", request.path))
+            if not all(re.fullmatch(fault.get(key, ".*"), value) for key, value in wanted):
+                continue
+            met = self._met.get(fault["id"], 0)
+            if met < fault.get("count", met + 1):
+                self._met[fault["id"]] = met + 1
+                return fault
+        return {}
+
+    def here(self, fault: Mapping[str, Any]) -> bool:
+        return any(each["id"] == fault["id"] for each in self.active())
+
+
+@dataclass(slots=True)
+class Body:
+    """An answer of unknown size in memory: where its bytes come from and how many there are."""
+
+    status: int
+    headers: dict[str, str]
+    length: int | None
+    chunks: AsyncIterator[bytes]
+
+
+class Front:
+    def __init__(self, state: Path, session: aiohttp.ClientSession) -> None:
+        self._state = state
+        self._session = session
+        self._log = Log(state / "requests.jsonl")
+        self._faults = Faults(state / "faults.json")
+        key = serialization.load_pem_private_key((state / "token.key").read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        self._token_key = key
+        self._x5c = [(state / "token.crt").read_text().replace("\n", "").split("-----")[2]]
+        self._registries = {host: registry for host, registry in world.hosts() if registry}
+        self._cdns = {each.cdn: each for each in world.REGISTRIES if each.cdn}
+        self._tokens = {
+            (each.auth.host, each.auth.path): each.auth
+            for each in world.REGISTRIES
+            if isinstance(each.auth, world.TokenService)
+        }
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        number = self._log.begin(request)
+        answer: web.StreamResponse | None = None
+        sent = Sent()
+        try:
+            fault = self._faults.meet(request)
+            await asyncio.sleep(fault.get("delay", 0))
+            if "status" in fault:
+                answer = web.Response(
+                    status=fault["status"], headers=fault.get("headers"), text=fault.get("body", "fault\n")
+                )
+            else:
+                answer = await self._answer(request, fault, sent)
+            if isinstance(answer, web.Response) and isinstance(answer.body, bytes):
+                sent.bytes = len(answer.body)
+            return answer
+        finally:
+            self._log.end(number, answer.status if answer else 0, sent.bytes)
+
+    async def _answer(self, request: web.BaseRequest, fault: Mapping[str, Any], sent: "Sent") -> web.StreamResponse:
+        host, path = request.host, request.path
+        service = self._tokens.get((host, path))
+        if service is not None:
+            return await self._token(request, service)
+        if host in self._cdns:
+            answer = self._cdn(request, self._cdns[host])
+        elif host in self._registries and path.startswith("/v2/"):
+            answer = await self._registry(request, self._registries[host])
+        else:
+            await request.read()
+            return web.Response(text=f"<p>{host} has this at {path}</p>\n", content_type="text/html")
+        if isinstance(answer, web.Response):
+            return answer
+        return await self._stream(request, answer, fault, sent)
+
+    # Tokens
+
+    async def _token(self, request: web.BaseRequest, service: world.TokenService) -> web.Response:
+        form = await request.post() if request.method == "POST" else request.query
+        user = self._user(request, form)
+        if user == "":
+            return web.json_response({"details": "incorrect username or password"}, status=401)
+        scopes = [scope for value in form.getall("scope", []) for scope in str(value).split()]
+        access = []
+        for scope in filter(None, (SCOPE.fullmatch(each) for each in scopes)):
+            readable = user is not None or not world.is_private(scope["repository"])
+            allowed = [a for a in scope["actions"].split(",") if (a == "pull" and readable) or (user and a != "pull")]
+            access.append({"type": "repository", "name": scope["repository"], "actions": allowed})
+        token = self._sign(service, user or "", access)
+        return web.json_response({"token": token, "access_token": token, "expires_in": TOKEN_LIFE})
+
+    @staticmethod
+    def _user(request: web.BaseRequest, form: Mapping[str, Any]) -> str | None:
+        """Who asks: None for anonymous, "" for somebody with a wrong password."""
+        given: tuple[str, str]
+        if "password" in form:
+            given = (str(form.get("username")), str(form["password"]))
+        elif "Authorization" in request.headers:
+            login = aiohttp.BasicAuth.decode(request.headers["Authorization"])
+            given = (login.login, login.password)
+        else:
+            return None
+        return world.USER if given == (world.USER, world.PASSWORD) else ""
+
+    def _sign(self, service: world.TokenService, user: str, access: list[dict[str, Any]]) -> str:
+        now = int(time.time())
+        head = {"typ": "JWT", "alg": "ES256", "x5c": self._x5c}
+        claims = {
+            "iss": service.host,
+            "aud": service.service,
+            "sub": user,
+            "iat": now,
+            "nbf": now - 10,
+            "exp": now + TOKEN_LIFE,
+            "jti": f"{time.time_ns():x}",
+            "access": access,
+        }
+        text = ".".join(base64url(json.dumps(part).encode()) for part in (head, claims))
+        r, s = decode_dss_signature(self._token_key.sign(text.encode(), ec.ECDSA(hashes.SHA256())))
+        return f"{text}.{base64url(r.to_bytes(32) + s.to_bytes(32))}"
+
+    # Content networks
+
+    def _signed_url(self, registry: world.Registry, digest: str) -> str:
+        path, expires = f"/blobs/{digest}", str(int(time.time()) + SIGNED_URL_LIFE)
+        return f"https://{registry.cdn}{path}?expires={expires}&signature={self._signature(path, expires)}"
+
+    @staticmethod
+    def _signature(path: str, expires: str) -> str:
+        return hmac.new(CDN_SECRET, f"{path} {expires}".encode(), hashlib.sha256).hexdigest()
+
+    def _cdn(self, request: web.BaseRequest, registry: world.Registry) -> web.Response | Body:
+        expires = request.query.get("expires", "0")
+        if "Authorization" in request.headers and registry.cdn_refuses_authorization:
+            return web.Response(status=400, text="<Error><Message>Only one auth mechanism allowed</Message></Error>")
+        if request.query.get("signature") != self._signature(request.path, expires) or int(expires) < time.time():
+            return web.Response(status=403, text="<Error><Code>AccessDenied</Code></Error>")
+        file = blob_path(self._state / "storage" / registry.name, request.path.rpartition("/")[2])
+        size = file.stat().st_size
+        headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", "Cache-Control": "private"}
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
+        if asked is None:
+            return Body(200, headers, size, _read(file, 0, size))
+        start, stop = int(asked[1]), min(int(asked[2] or size) + 1, size)
+        if start >= size:
+            return web.Response(status=416, headers={"Content-Range": f"bytes */{size}"})
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        return Body(206, headers, stop - start, _read(file, start, stop))
+
+    # Registries
+
+    async def _registry(self, request: web.BaseRequest, registry: world.Registry) -> web.Response | Body:
+        blob = BLOB.fullmatch(request.path)
+        if blob and registry.cdn and request.method in ("GET", "HEAD"):
+            async with await self._ask(request, registry, "HEAD") as found:
+                if found.status in (200, 206):
+                    location = self._signed_url(registry, blob["digest"])
+                    return web.Response(status=registry.redirect, headers={"Location": location})
+        answer = await self._ask(request, registry, request.method)
+        if request.method == "HEAD":
+            answer.release()
+        kept = {key: value for key, value in answer.headers.items() if key.lower() not in HOP_BY_HOP}
+        return Body(answer.status, kept, answer.content_length, _relay(answer))
+
+    async def _ask(self, request: web.BaseRequest, registry: world.Registry, method: str) -> aiohttp.ClientResponse:
+        headers = [(key, value) for key, value in request.headers.items() if key.lower() not in HOP_BY_HOP]
+        return await self._session.request(
+            method,
+            URL(f"http://127.0.0.1:{registry.port}{request.raw_path}", encoded=True),
+            headers=[*headers, ("X-Forwarded-Proto", "https")],
+            data=request.content if request.can_read_body else None,
+            allow_redirects=False,
+        )
+
+    async def _stream(
+        self, request: web.BaseRequest, body: Body, fault: Mapping[str, Any], sent: "Sent"
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=body.status, headers=body.headers)
+        if body.length is not None:
+            response.content_length = body.length
+        await response.prepare(request)
+        if request.method != "HEAD":
+            async for chunk in self._spoil(body.chunks, fault, request):
+                await response.write(chunk)
+                sent.bytes += len(chunk)
+        await response.write_eof()
+        return response
+
+    async def _spoil(
+        self, chunks: AsyncIterator[bytes], fault: Mapping[str, Any], request: web.BaseRequest
+    ) -> AsyncIterator[bytes]:
+        """The same bytes, held up or cut short as `fault` says."""
+        stops = sorted((fault[key], key) for key in ("pause_after", "cut_after") if key in fault)
+        done = 0
+        async for chunk in chunks:
+            rest = chunk
+            while stops and done + len(rest) >= stops[0][0]:
+                at, what = stops.pop(0)
+                yield rest[: at - done]
+                rest, done = rest[at - done :], at
+                if what == "cut_after":
+                    await asyncio.sleep(0.1)  # what was written should leave first
+                    assert request.transport is not None
+                    request.transport.close()
+                    raise ConnectionResetError("fault: cut")
+                while self._faults.here(fault):  # noqa: ASYNC110 - it is taken away by another process
+                    await asyncio.sleep(0.02)
+            if rest:
+                yield rest
+                done += len(rest)
+            if "rate" in fault:
+                await asyncio.sleep(len(chunk) / fault["rate"])
+
+
+@dataclass(slots=True)
+class Sent:
+    bytes: int = 0
+
+
+async def _read(file: Path, start: int, stop: int) -> AsyncIterator[bytes]:
+    with file.open("rb") as opened:
+        opened.seek(start)
+        while start < stop:
+            chunk = opened.read(min(CHUNK, stop - start))
+            start += len(chunk)
+            yield chunk
+
+
+async def _relay(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async with answer:
+        async for chunk in answer.content.iter_chunked(CHUNK):
+            yield chunk
+
+
+async def main(state: Path) -> None:
+    async with aiohttp.ClientSession(
+        auto_decompress=False,
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=None),
+        skip_auto_headers=["User-Agent", "Accept", "Accept-Encoding", "Content-Type"],
+    ) as session:
+        front = Front(state, session)
+        runner = web.ServerRunner(web.Server(front.handle))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", world.FRONT_PORT).start()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))

@@ -1,0 +1,209 @@
+"""Starts the upstream in its machine, and is the tests' window on it: its log of requests, its images, its faults."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.lab import images, pki, world
+from tests.lab.front import BLOB
+from tests.lab.net import Machine, wait_for
+
+ROOT = Path(__file__).parents[2]
+
+NGINX = """
+user root; worker_processes 2; daemon off; pid {state}/nginx.pid; error_log {state}/nginx.log warn;
+events {{ worker_connections 2048; }}
+http {{
+  access_log off; client_max_body_size 0; keepalive_timeout 60s; server_tokens off;
+  client_body_temp_path {state}/nginx-body; proxy_temp_path {state}/nginx-proxy; fastcgi_temp_path {state}/nginx-f;
+  uwsgi_temp_path {state}/nginx-u; scgi_temp_path {state}/nginx-s;
+  server {{
+    listen 443 ssl; listen 80; server_name _;
+    ssl_certificate {state}/$ssl_server_name.crt; ssl_certificate_key {state}/$ssl_server_name.key;
+    location / {{
+      proxy_pass http://127.0.0.1:{port}; proxy_http_version 1.1; proxy_set_header Host $host;
+      proxy_set_header Connection ""; proxy_buffering off; proxy_request_buffering off; proxy_read_timeout 300s;
+    }}
+  }}
+}}
+"""
+
+REGISTRY = """
+version: 0.1
+log: {{level: warn, accesslog: {{disabled: true}}}}
+storage: {{filesystem: {{rootdirectory: {storage}}}, delete: {{enabled: true}}}}
+http: {{addr: "127.0.0.1:{port}", secret: lab}}
+"""
+
+DNSMASQ = (
+    "--keep-in-foreground",
+    "--no-resolv",
+    "--no-hosts",
+    "--user=root",
+    "--bind-interfaces",
+    "--conf-file=/dev/null",
+)
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as the upstream saw it. `status` and `sent` (body bytes) are 0 until the answer is finished."""
+
+    n: int
+    host: str
+    method: str
+    path: str
+    authorization: bool
+    headers: dict[str, str] = field(repr=False)
+    status: int = 0
+    sent: int = 0
+
+    @property
+    def blob(self) -> str | None:
+        """The digest, if this is a request for a blob at a registry; the redirect's second half is not counted."""
+        found = BLOB.fullmatch(self.path)
+        return found["digest"] if found else None
+
+    @property
+    def is_manifest(self) -> bool:
+        return "/manifests/" in self.path
+
+
+class Requests(list[Request]):
+    """What the upstream was asked, with the questions tests put to it."""
+
+    def blob_gets(self) -> list[str]:
+        return [each.blob for each in self if each.blob and each.method == "GET"]
+
+    def manifest_gets(self) -> list[str]:
+        return [each.path for each in self if each.is_manifest and each.method == "GET"]
+
+    def to(self, *hosts: str) -> "Requests":
+        return Requests(each for each in self if each.host in hosts)
+
+
+class Upstream:
+    def __init__(self, machine: Machine, state: Path) -> None:
+        self.machine = machine
+        self._state = state
+        self._log = state / "requests.jsonl"
+        self._faults: list[dict[str, Any]] = []
+        self._fault_ids = 0
+        self.authority = pki.authority("Lab Public Web")
+        self.ca_file = state / "upstream-ca.crt"
+        self._prepare()
+        self._start()
+
+    def _prepare(self) -> None:
+        self._log.touch()
+        self.ca_file.write_bytes(self.authority.pem)
+        pki.write_leaves(self._state, world.addresses(), self.authority)
+        token = pki.authority("Lab Tokens")
+        (self._state / "token.crt").write_bytes(token.pem)
+        (self._state / "token.key").write_bytes(token.key_pem)
+        (self._state / "htpasswd").write_text(world.HTPASSWD)
+        self._write_faults()
+        for registry in world.REGISTRIES:
+            self.storage(registry).mkdir(parents=True)
+
+    def _start(self) -> None:
+        spawn = self.machine.spawn
+        owned = [f"--host-record={name},{address}" for name, address in world.addresses().items()]
+        local = [f"--local=/{name}/" for name in world.addresses()]  # AAAA: no data, instead of refused
+        listen = [f"--listen-address={world.UPSTREAM_DNS}"]
+        spawn("dns", "dnsmasq", *DNSMASQ, *listen, *owned, *local)
+        for registry in world.REGISTRIES:
+            spawn(f"registry-{registry.name}", "docker-registry", "serve", str(self._registry_config(registry)))
+        spawn("front", sys.executable, "-m", "tests.lab.front", str(self._state), env={"PYTHONPATH": str(ROOT)})
+        config = self._state / "nginx.conf"
+        config.write_text(NGINX.format(state=self._state, port=world.FRONT_PORT))
+        spawn("nginx", "nginx", "-e", str(self._state / "nginx.log"), "-c", str(config))
+        for port in (world.FRONT_PORT, *(registry.port for registry in world.REGISTRIES)):
+            self._wait("127.0.0.1", port)
+        self._wait(world.UPSTREAM_DNS, 443)
+        self._wait(world.UPSTREAM_DNS, 53)
+
+    def _wait(self, address: str, port: int) -> None:
+        wait_for(lambda: self.machine.answers(address, port), f"upstream {address}:{port}")
+
+    def _registry_config(self, registry: world.Registry) -> Path:
+        text = REGISTRY.format(storage=self.storage(registry), port=registry.port)
+        if registry.auth == "basic":
+            text += f"auth: {{htpasswd: {{realm: {registry.name}, path: {self._state}/htpasswd}}}}\n"
+        elif registry.auth is not None:
+            auth = registry.auth
+            text += (
+                f"auth: {{token: {{realm: 'https://{auth.host}{auth.path}', service: {auth.service}, "
+                f"issuer: {auth.host}, rootcertbundle: {self._state}/token.crt}}}}\n"
+            )
+        path = self._state / f"registry-{registry.name}.yml"
+        path.write_text(text)
+        return path
+
+    # Images
+
+    def storage(self, registry: world.Registry) -> Path:
+        return self._state / "storage" / registry.name
+
+    def publish(self, registry: world.Registry, image: images.Image, *, private: bool = False) -> world.Repository:
+        """Put an image into a new repository, with tag 1. Nothing that runs needs to know: no cache has seen it."""
+        repository = world.new_repository(registry, private=private)
+        images.publish(self.storage(registry), repository.path, world.TAG, image)
+        return repository
+
+    def tag(self, repository: world.Repository) -> str | None:
+        """The digest its tag 1 points to, as the registry has it on disk; None when it has no such tag."""
+        return images.read_tag(self.storage(repository.registry), repository.path, world.TAG)
+
+    def discard_images(self) -> None:
+        """Free the disk: pytest keeps the folders of its last runs."""
+        shutil.rmtree(self._state / "storage")
+
+    # Log
+
+    @contextmanager
+    def watched(self) -> Iterator[Requests]:
+        """Fills the list with what the upstream is asked within the block; complete when the block is left."""
+        start = self._log.stat().st_size
+        seen = Requests()
+        yield seen
+        seen.extend(self._since(start))
+
+    def _since(self, start: int) -> Requests:
+        found: dict[int, Request] = {}
+        with self._log.open("rb") as log:
+            log.seek(start)
+            for line in log.read().splitlines(keepends=True):
+                if not line.endswith(b"\n"):
+                    break  # still being written
+                entry = json.loads(line)
+                if "method" in entry:
+                    found[entry["n"]] = Request(**entry)
+                elif entry["n"] in found:
+                    found[entry["n"]].status, found[entry["n"]].sent = entry["status"], entry["sent"]
+        return Requests(found.values())
+
+    # Faults
+
+    @contextmanager
+    def fault(self, **fault: Any) -> Iterator[None]:
+        """A fault, see `front`, for as long as the block lasts."""
+        self._fault_ids += 1
+        entry = {"id": self._fault_ids, **fault}
+        self._faults.append(entry)
+        self._write_faults()
+        try:
+            yield
+        finally:
+            self._faults.remove(entry)
+            self._write_faults()
+
+    def _write_faults(self) -> None:
+        fresh = self._state / "faults.new"
+        fresh.write_text(json.dumps(self._faults))
+        fresh.replace(self._state / "faults.json")
