@@ -116,6 +116,7 @@ async def box(tmp_path: Path) -> AsyncIterator[Box]:
             drain=5.0,
             nameservers=(),
             own_addresses=frozenset(),
+            own_ports=frozenset({port}),
             connect_timeout=2.0,
             read_timeout=2.0,
             pseudonym="entrepot-test",

@@ -61,6 +61,7 @@ class WorkerSettings:
     drain: float  # seconds that answers under way may take after SIGTERM
     nameservers: tuple[tuple[str, int], ...]
     own_addresses: frozenset[str]
+    own_ports: frozenset[int]  # on these, our own address is a loop; on others it may be a registry of this box
     connect_timeout: float  # seconds
     read_timeout: float  # seconds
     pseudonym: str  # our name in Via
@@ -91,7 +92,12 @@ class Worker:
         authority = Authority.load(settings.certs)
         leaves = LeafIssuer(authority, days=settings.leaf_days, clock=lambda: datetime.now(UTC))
         self._permits = authority.permits
-        self.resolver = Resolver(settings.nameservers, lambda: settings.own_addresses, clock=time.monotonic)
+        self.resolver = Resolver(
+            settings.nameservers,
+            lambda: settings.own_addresses,
+            clock=time.monotonic,
+            own_ports=settings.own_ports,
+        )
         self.client = UpstreamClient(
             ClientSettings(
                 settings.connect_timeout,

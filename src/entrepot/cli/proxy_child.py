@@ -35,6 +35,7 @@ def settings(brief: Brief) -> WorkerSettings:
         drain=config.listen.drain,
         nameservers=resolvers(config.upstream.resolvers, own_resolver_addresses(config)),
         own_addresses=frozenset(expanded(config.listen.address)) | _advertised(config),
+        own_ports=frozenset({config.listen.https}),
         connect_timeout=config.upstream.connect_timeout,
         read_timeout=config.upstream.read_timeout,
         pseudonym=brief.marker,
