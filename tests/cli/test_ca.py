@@ -85,10 +85,10 @@ def test_wrong_usage_is_2(box: Box, arguments: list[str]) -> None:
     assert box.run(*arguments).exit_code == 2
 
 
-def test_a_broken_configuration_is_1(box: Box) -> None:
+def test_a_broken_configuration_is_2(box: Box) -> None:
     box.config.write_text("[certs]\npaht = 1\n")
     result = box.run("show")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "entrepot.toml:2" in result.output
 
 

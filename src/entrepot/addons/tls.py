@@ -28,17 +28,21 @@ HTTP1: Final = b"http/1.1"
 class ServerContexts:
     """An `SSL.Context` per name, made on first use."""
 
-    def __init__(self, leaves: LeafIssuer, intercepts: Callable[[str], bool]) -> None:
-        self._leaves = leaves
-        self.intercepts = intercepts
+    def __init__(self) -> None:
+        self._leaves: LeafIssuer | None = None
+        self._intercepts: Callable[[str], bool] = lambda name: False
         self._made: dict[str, tuple[Leaf, SSL.Context]] = {}
+
+    def use(self, leaves: LeafIssuer, intercepts: Callable[[str], bool]) -> None:
+        """From the next handshake on."""
+        self._leaves, self._intercepts = leaves, intercepts
 
     def get(self, sni: str | None) -> SSL.Context | None:
         """None for a name that is not ours, or without a name: the handshake is to be refused."""
         if sni is None:
             return None
         name = sni.lower().removesuffix(".")
-        if not self.intercepts(name):
+        if self._leaves is None or not self._intercepts(name):
             return None
         try:
             leaf = self._leaves.issue(name)

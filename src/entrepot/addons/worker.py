@@ -34,6 +34,7 @@ from entrepot.certs.leaves import LeafIssuer
 from entrepot.engine.access import box_key
 from entrepot.engine.engine import Engine
 from entrepot.engine.policy import Policy
+from entrepot.errors import EntrepotError
 from entrepot.registry.catalogue import Catalogue
 from entrepot.tasks import spawn
 from entrepot.upstream.client import ClientSettings, UpstreamClient
@@ -89,9 +90,6 @@ class Worker:
 
     def __init__(self, settings: WorkerSettings, catalogue: Catalogue, policy: Policy) -> None:
         self.settings = settings
-        authority = Authority.load(settings.certs)
-        leaves = LeafIssuer(authority, days=settings.leaf_days, clock=lambda: datetime.now(UTC))
-        self._permits = authority.permits
         self.resolver = Resolver(
             settings.nameservers,
             lambda: settings.own_addresses,
@@ -117,15 +115,20 @@ class Worker:
         self.engine = Engine(
             blobs, self.records, self.client, self.transfers, key=box_key(settings.store / "key"), policy=policy
         )
-        self._contexts = ServerContexts(leaves, lambda name: False)
+        self._contexts = ServerContexts()
         self.pulls = Pulls(self.engine, catalogue, self._contexts, self.counters, pseudonym=settings.pseudonym)
         self.through = PassThrough(catalogue, self.resolver, self.counters, via=f"1.1 {settings.pseudonym}")
         self.reconfigure(catalogue, policy)
 
     def reconfigure(self, catalogue: Catalogue, policy: Policy) -> None:
-        """From the next connection, or request, on; what is under way is not touched."""
+        """From the next connection, or request, on; what is under way is not touched.
+
+        The CA is read again too: it may have been rotated. Raises `CertsError`, and then changes nothing.
+        """
+        authority = Authority.load(self.settings.certs)
+        leaves = LeafIssuer(authority, days=self.settings.leaf_days, clock=lambda: datetime.now(UTC))
+        self._contexts.use(leaves, lambda name: catalogue.match(name) is not None and authority.permits(name))
         self.pulls.catalogue = self.through.catalogue = catalogue
-        self._contexts.intercepts = lambda name: catalogue.match(name) is not None
         self.engine.reconfigure(policy)
 
     async def serve(self, ready: asyncio.Event, stop: asyncio.Event) -> None:
@@ -189,8 +192,12 @@ async def follow_orders(worker: Worker, stop: asyncio.Event, build: Build) -> No
     while line := await reader.readline():
         order = json.loads(line)
         if isinstance(order, Mapping) and "reload" in order:
-            worker.reconfigure(*build(order["reload"]))
-            _log.info("configuration reloaded")
+            try:
+                worker.reconfigure(*build(order["reload"]))
+            except EntrepotError as refusal:
+                _log.error("configuration not reloaded: %s", refusal)
+            else:
+                _log.info("configuration reloaded")
     stop.set()
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from entrepot.cli.addresses import shown
 from entrepot.cli.ports import Plan
 
+_DNS: Final = 53
 _BOLD: Final = "\033[1m"
 _PLAIN: Final = "\033[0m"
 _BEGIN: Final = "-----BEGIN CERTIFICATE-----"
@@ -64,7 +65,8 @@ def client_command(serving: Serving) -> str:
     """Run as root there: trust the CA, ask this box for names."""
     box = serving.outward or "THIS-BOX"
     trust = f"scp root@{f'[{box}]' if ':' in box else box}:{serving.ca} {_ANCHOR} && update-ca-certificates"
-    return f"{trust} && echo nameserver {box} > /etc/resolv.conf" if serving.plan.dns_port else trust
+    # resolv.conf(5) knows no ports: another one is for whoever redirects to it.
+    return f"{trust} && echo nameserver {box} > /etc/resolv.conf" if serving.plan.dns_port == _DNS else trust
 
 
 def _answers(serving: Serving) -> str:

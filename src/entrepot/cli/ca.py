@@ -23,7 +23,9 @@ from entrepot.certs.rotation import Published, published
 from entrepot.certs.steps import Step, as_json, changes, describe, run_command
 from entrepot.certs.steps import apply as carry_out
 from entrepot.cli.ca_view import as_lines, as_object, name_of
-from entrepot.config import Config, load
+from entrepot.cli.options import config_for_group, loaded
+from entrepot.cli.places import place_to_read
+from entrepot.config import Config
 from entrepot.errors import EntrepotError
 from entrepot.registry.catalogue import Catalogue, RegistryOverride
 
@@ -36,6 +38,7 @@ def ca() -> None:
 
 
 @ca.command()
+@config_for_group
 @click.option("--pem", is_flag=True, help="Print what clients are to trust, as PEM, and nothing else.")
 @click.option("--json", "as_data", is_flag=True, help="Print an object for programs.")
 @click.pass_context
@@ -56,6 +59,7 @@ def show(context: click.Context, *, pem: bool, as_data: bool) -> None:
 
 
 @ca.command()
+@config_for_group
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; the default is stdout.")
 @click.option("--format", "form", type=click.Choice(["pem", "der", "p7b"]), default="pem", show_default=True)
 @click.pass_context
@@ -132,6 +136,7 @@ class _Request:
 
 
 @ca.command()
+@config_for_group
 @_store_options
 @click.pass_context
 def install(context: click.Context, /, **options: Any) -> None:
@@ -147,6 +152,7 @@ def install(context: click.Context, /, **options: Any) -> None:
 
 
 @ca.command()
+@config_for_group
 @_store_options
 @click.pass_context
 def uninstall(context: click.Context, /, **options: Any) -> None:
@@ -165,6 +171,7 @@ def uninstall(context: click.Context, /, **options: Any) -> None:
 
 
 @ca.command()
+@config_for_group
 @click.option("--finish", is_flag=True, help="Sign with the new CA from now on; every client must trust it.")
 @click.option("--cancel", is_flag=True, help="Forget the new CA.")
 @click.pass_context
@@ -200,18 +207,24 @@ def _say_finished(path: Path, found: Published) -> None:
     )
 
 
+class _BadInput(click.ClickException):
+    """What was given cannot be used."""
+
+    exit_code = 2
+
+
 @contextmanager
 def _told() -> Iterator[None]:
-    """Our errors as one line and exit code 1."""
+    """Our errors as one line; exit code 2 for bad input, else 1."""
     try:
         yield
     except EntrepotError as failure:
-        raise click.ClickException(str(failure)) from failure
+        kind = _BadInput if isinstance(failure, ValueError) else click.ClickException
+        raise kind(str(failure)) from failure
 
 
 def _config(context: click.Context) -> Config:
-    given = context.obj.get("config_path") if isinstance(context.obj, dict) else None
-    return load(None if given is None else Path(given), os.environ).config
+    return place_to_read(loaded(context, None), os.environ)
 
 
 def _catalogue(config: Config) -> Catalogue:

@@ -41,7 +41,7 @@ def check(context: click.Context, config_path: Path | None) -> int:
     for problem in problems:
         click.echo(problem, err=True)
     if problems:
-        return 1
+        return 2
     for note in notes(found.config):
         click.echo(note)
     click.echo(f"{found.path}: no mistakes" if found.path else "no configuration file; the defaults are in force")

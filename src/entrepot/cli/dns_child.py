@@ -105,15 +105,23 @@ class Service:
     async def follow_orders(self, stop: asyncio.Event) -> None:
         """Reads the supervisor's lines until it is gone."""
         reader = asyncio.StreamReader(limit=_LONGEST_ORDER)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-        while line := await reader.readline():
-            try:
-                if (config := reloaded(line)) is not None:
-                    self.reconfigure(config)
-                    _log.info("configuration reloaded")
-            except EntrepotError as refusal:
-                _log.error("configuration not reloaded: %s", refusal)
-        stop.set()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+        )
+        try:
+            while line := await reader.readline():
+                self._obey(line)
+            stop.set()
+        finally:
+            transport.close()
+
+    def _obey(self, line: bytes) -> None:
+        try:
+            if (config := reloaded(line)) is not None:
+                self.reconfigure(config)
+                _log.info("configuration reloaded")
+        except EntrepotError as refusal:
+            _log.error("configuration not reloaded: %s", refusal)
 
 
 def _write(target: Path, numbers: dict[str, float]) -> None:
@@ -134,13 +142,15 @@ async def serve(brief: Brief) -> None:
         spawn(watch(service.health, service.probe), name="probe"),
         spawn(service.count(), name="counters"),
     ]
-    serving = spawn(service.responder.serve(sockets, stop), name="serve")
+    serving = spawn(service.responder.serve(sockets, stop), name="serve", quiet=True)
     loop.call_soon(lambda: print("ready", flush=True))
     try:
         await serving
     finally:
         for task in beside:
             task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+        await asyncio.sleep(0)  # the transport of our orders closes on the next round
 
 
 def run(brief: Brief) -> None:

@@ -14,7 +14,7 @@ from entrepot.config.model import Log
 _COLOURS: Final = {"debug": "\033[2m", "warning": "\033[33m", "error": "\033[31m", "critical": "\033[31m"}
 _PLAIN: Final = "\033[0m"
 # Libraries that report every connection as news.
-_CHATTY: Final = ("mitmproxy", "asyncio", "diskcache", "aiohttp")
+CHATTY: Final = ("mitmproxy", "asyncio", "diskcache", "aiohttp")
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -71,5 +71,5 @@ def configure(log: Log, process: str, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(log.level.upper())
-    for name in _CHATTY:
+    for name in CHATTY:
         logging.getLogger(name).setLevel(logging.NOTSET if log.level == "debug" else logging.WARNING)

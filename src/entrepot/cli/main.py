@@ -1,6 +1,7 @@
 """The command `entrepot`: a group whose commands are imported when they are used, and the edge where failures end.
 
-Decides what every failure looks like: one line on stderr, exit code 1, or 2 where the command line is wrong. What a
+Decides what every failure looks like: one line on stderr, exit code 1, or 2 where the input (command line,
+configuration) is wrong. What a
 command does is in its module; to add one, add it to `COMMANDS`.
 """
 
@@ -85,7 +86,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as refusal:
         return _failed(refusal.format_message(), refusal.exit_code)
     except EntrepotError as refusal:
-        return _failed(str(refusal))
+        return _failed(str(refusal), 2 if isinstance(refusal, ValueError) else 1)  # bad input is also a ValueError
     except (KeyboardInterrupt, click.Abort):
         return _failed("interrupted")
     except BrokenPipeError:

@@ -21,6 +21,23 @@ def config_option[**P, R](command: Callable[P, R]) -> Callable[P, R]:
     )(command)
 
 
+def config_for_group[**P, R](command: Callable[P, R]) -> Callable[P, R]:
+    """--config FILE of a command in a group, kept in the context where `chosen` finds it."""
+
+    def keep(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+        if path is not None:
+            context.ensure_object(dict)["config_path"] = path
+
+    return click.option(
+        "--config",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        expose_value=False,
+        callback=keep,
+        help=f"Configuration file; by default {SYSTEM_FILE}, if there is one.",
+    )(command)
+
+
 def json_option[**P, R](command: Callable[P, R]) -> Callable[P, R]:
     """--json, as keyword argument `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print an object for programs.")(command)

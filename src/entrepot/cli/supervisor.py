@@ -27,8 +27,6 @@ from entrepot.cli.processes import Backoff, Child, Role, describe
 
 _log: Final = logging.getLogger("entrepot.supervisor")
 
-# Seconds that children get beyond the time to drain, to break off what is left in order.
-_LAST_WORDS: Final = 2.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -111,10 +109,11 @@ class Supervisor:
             child.tell(self._plans.brief(role))
         while not (self._stopping and not self._children):
             for key, _ in self._selector.select(self._patience()):
-                if isinstance(key.data, Child):
+                if not isinstance(key.data, Child):
+                    if not self._signalled():
+                        return 1
+                elif self._children.get(key.data.role) is key.data:  # it may have been buried a moment ago
                     self._listen(key.data)
-                elif not self._signalled():
-                    return 1
             self._on_time()
         return 0
 
@@ -192,8 +191,8 @@ class Supervisor:
             _log.warning("%s again: not waiting any longer", number.name)
             self._deadline = self._clock()
             return
-        _log.info("%s: stopping; transfers that are under way have %g s", number.name, self._plans.drain)
-        self._deadline = self._clock() + self._plans.drain + _LAST_WORDS
+        _log.info("%s: stopping when transfers under way have ended, or on a second signal", number.name)
+        self._deadline = self._clock() + self._plans.drain
         self._due.clear()
         self._plans.stopping()
         for child in self._children.values():

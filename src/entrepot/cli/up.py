@@ -20,7 +20,7 @@ import click
 from entrepot import __version__
 from entrepot.certs.files import ROOT
 from entrepot.cli import banner, logs, ports
-from entrepot.cli.addresses import outward_address
+from entrepot.cli.addresses import WILDCARDS, outward_address
 from entrepot.cli.brief import Brief, reload_line
 from entrepot.cli.capacity import raise_file_limit, worker_count
 from entrepot.cli.notify import notify
@@ -36,6 +36,8 @@ _log: Final = logging.getLogger("entrepot.supervisor")
 
 # Sections that a running process does not take anew.
 RESTART: Final = ("listen", "certs", "store", "upstream", "log")
+# Seconds that children get beyond the time to drain, to break off what is left in an orderly way (FIN, never RST).
+_LAST_WORDS: Final = 2.0
 _UMASK: Final = 0o027  # the store holds private images
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # looked up, not bound
 
@@ -88,7 +90,7 @@ class Box:
             reload=self.reload,
             serving=self.serving,
             stopping=self.stopping,
-            drain=self.config.listen.drain,
+            drain=self.config.listen.drain + _LAST_WORDS,
         )
         with Supervisor(plans) as supervisor:
             supervisor.start()
@@ -145,7 +147,7 @@ class Box:
             plan=self.plan,
             workers=self.workers,
             answers=self.config.advertise.addresses,
-            outward=outward_address(),
+            outward=_reached_at(self.plan),
             ca=self._ca_file,
             store=self.config.store.path,
         )
@@ -155,12 +157,22 @@ class Box:
                 _log.info("%s: %s", label, text)
             return
         colour = sys.stdout.isatty() and not self._environ.get("NO_COLOR")
-        click.echo("\n".join(banner.rendered(found, colour=colour)))
+        with suppress(OSError):  # nobody reads it: no reason to stop serving
+            click.echo("\n".join(banner.rendered(found, colour=colour)))
 
     def stopping(self) -> None:
         """No connection is taken from now on."""
         notify(self._environ, "STOPPING=1")
         self._sockets.close()
+
+
+def _reached_at(plan: ports.Plan) -> str | None:
+    """The address clients reach us at."""
+    addresses = plan.https or plan.dns
+    outward = outward_address()
+    if outward in addresses or any(address in WILDCARDS for address in addresses):
+        return outward
+    return addresses[0]
 
 
 def command(role: Role) -> list[str]:

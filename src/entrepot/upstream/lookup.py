@@ -1,10 +1,8 @@
-"""One DNS question to one server: the bytes and the sockets.
+"""One DNS question to one server: what is asked, what is read from the answer, and the sockets.
 
-Decides how a question for the addresses of a name is written, which datagram counts as its answer and what is read
-from it. Leaves to the resolver whom to ask, how often, and how long to believe it.
-
-Not dnspython: the folder `dns` at the top of a checkout hides that package from everything started there. What is
-needed is one question type of RFC 1035 and its answer, which `read` takes apart or refuses with `NotAnAnswer`.
+Decides which datagram counts as the answer to a question and which addresses in it are those of the name. Leaves
+the bytes to dnslib, of which only the codec is used, and to the resolver whom to ask, how often, and how long to
+believe it.
 """
 
 import asyncio
@@ -15,6 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, override
 
+# Untyped: what comes out of dnslib is Any until it stands in an Answer.
+from dnslib import CLASS, QTYPE, DNSBuffer, DNSError, DNSHeader, DNSLabel, DNSLabelError, DNSQuestion, DNSRecord
+from dnslib.buffer import BufferError as OutOfBounds
+
 from entrepot.errors import EntrepotError
 
 A: Final = 1
@@ -22,14 +24,9 @@ AAAA: Final = 28
 NOERROR: Final = 0
 NXDOMAIN: Final = 3
 
-_CNAME: Final = 5
-_IN: Final = 1
-_HEADER: Final = struct.Struct("!6H")
-_RECORD: Final = struct.Struct("!HHIH")
-_ANSWER_BITS: Final = 0xF800  # QR and opcode; an answer to a query has QR alone
-_TRUNCATED: Final = 0x0200
-_MAX_LABELS: Final = 127  # RFC 1035 section 3.1: 255 bytes, two at least for each label
 _MAX_CHAIN: Final = 16  # CNAMEs in a row; CDNs use four or five
+_MAX_STEPS: Final = 1 << 17  # reads in one message: 64 KiB of A records of a name of a dozen labels need fewer
+_UNREADABLE: Final = (DNSError, DNSLabelError, OutOfBounds, struct.error, UnicodeError, LookupError, RecursionError)
 
 
 class NotAnAnswer(EntrepotError, ValueError):
@@ -49,85 +46,98 @@ class Answer:
 
 def question(name: str, kind: int) -> bytes:
     """A query for the A or AAAA records of `name`. Raises ValueError for what cannot be a name."""
-    labels = name.rstrip(".").encode("ascii").split(b".")
-    if not all(0 < len(label) < 64 for label in labels) or sum(len(label) + 1 for label in labels) > 254:
+    label = DNSLabel(name.rstrip(".").encode("ascii"))
+    if not label.label or b"" in label.label:
         raise ValueError(f"{name!r} is not a host name")
-    header = _HEADER.pack(secrets.randbelow(1 << 16), 0x0100, 1, 0, 0, 0)  # recursion desired
-    encoded = b"".join(bytes([len(label)]) + label for label in labels)
-    return header + encoded + b"\0" + struct.pack("!HH", kind, _IN)
+    # An id of our own making: dnslib's can be guessed. Without `bitmap` it sets "recursion desired" and nothing else.
+    message = DNSRecord(DNSHeader(id=secrets.randbelow(1 << 16)), q=DNSQuestion(label, kind))
+    try:
+        return bytes(message.pack())
+    except DNSLabelError as error:
+        raise ValueError(f"{name!r} is not a host name") from error
 
 
 def read(message: bytes, asked: bytes) -> Answer:
     """Takes an answer to `asked` apart, CNAMEs followed inside it. Raises NotAnAnswer for anything else."""
     try:
-        _, flags, questions, answers, _, _ = _HEADER.unpack_from(message)
-        end = len(asked)
-        if message[:2] != asked[:2] or flags & _ANSWER_BITS != 0x8000 or questions != 1:
-            raise NotAnAnswer("not an answer to our question")
-        if message[12:end].lower() != asked[12:].lower():
-            raise NotAnAnswer("an answer to another question")
-        if flags & _TRUNCATED:
-            return Answer(flags & 0xF, True, (), 0.0)
-        kind = int.from_bytes(asked[-4:-2])
-        addresses, aliases = _records(message, end, answers, kind)
-        name, _ = _name(message, 12)
-    except (struct.error, IndexError) as error:
-        raise NotAnAnswer("a message that is cut short") from error
+        return _read(message, DNSRecord.parse(asked))
+    except _UNREADABLE as error:
+        raise NotAnAnswer("a message that cannot be read") from error
+
+
+class _Buffer(DNSBuffer):  # type: ignore[misc]  # untyped
+    """Reads no more than `_MAX_STEPS` times: dnslib follows pointers of a name in circles, and any number of labels."""
+
+    _steps = 0
+
+    @override
+    def get(self, length: int) -> bytes:
+        self._steps += 1
+        if self._steps > _MAX_STEPS:
+            raise OutOfBounds("a message that takes too long to read")
+        data: bytes = super().get(length)
+        return data
+
+    def name(self) -> DNSLabel:
+        """The name that comes next, within the lengths of RFC 1035 section 3.1, which dnslib does not look at."""
+        name = self.decode_name()
+        if len(name) > 253 or any(len(label) > 63 for label in name.label):
+            raise NotAnAnswer("a name that is none")
+        return name
+
+
+def _read(message: bytes, sent: DNSRecord) -> Answer:
+    buffer = _Buffer(message)
+    header = DNSHeader.parse(buffer)
+    if (header.id, header.qr, header.opcode, header.q) != (sent.header.id, 1, 0, 1):
+        raise NotAnAnswer("not an answer to our question")
+    if DNSQuestion.parse(buffer) != sent.q:
+        raise NotAnAnswer("an answer to another question")
+    if header.tc:
+        return Answer(header.rcode, True, (), 0.0)
+    addresses, aliases = _records(buffer, header.a, sent.q.qtype)
+    name = sent.q.qname
     ttl = float("inf")
     for _ in range(_MAX_CHAIN):
         if name in addresses:
             found = addresses[name]
-            return Answer(flags & 0xF, False, tuple(text for text, _ in found), min(ttl, *(age for _, age in found)))
+            return Answer(header.rcode, False, tuple(text for text, _ in found), min(ttl, *(age for _, age in found)))
         if name not in aliases:
             break
         name, age = aliases[name]
         ttl = min(ttl, age)
-    return Answer(flags & 0xF, False, (), 0.0)
+    return Answer(header.rcode, False, (), 0.0)
 
 
-type _Addresses = dict[tuple[bytes, ...], list[tuple[str, float]]]
-type _Aliases = dict[tuple[bytes, ...], tuple[tuple[bytes, ...], float]]
+type _Addresses = dict[DNSLabel, list[tuple[str, float]]]
+type _Aliases = dict[DNSLabel, tuple[DNSLabel, float]]
 
 
-def _records(message: bytes, offset: int, count: int, kind: int) -> tuple[_Addresses, _Aliases]:
+def _records(buffer: _Buffer, count: int, kind: int) -> tuple[_Addresses, _Aliases]:
+    """By owner; dnslib compares names without regard to case.
+
+    Not with its RR.parse, which ignores the length of A, AAAA and CNAME and takes records apart that nobody asked for.
+    """
     addresses: _Addresses = {}
     aliases: _Aliases = {}
     width = 4 if kind == A else 16
     for _ in range(count):
-        owner, offset = _name(message, offset)
-        rtype, rclass, ttl, length = _RECORD.unpack_from(message, offset)
-        offset += _RECORD.size
-        data = message[offset : offset + length]
-        if len(data) != length:
-            raise NotAnAnswer("a message that is cut short")
-        if rclass == _IN and rtype == kind:
+        owner = buffer.name()
+        rtype, rclass, ttl, length = buffer.unpack("!HHIH")
+        start = buffer.offset
+        data = buffer.get(length)
+        if rclass != CLASS.IN:
+            continue
+        if rtype == kind:
             if length != width:
                 raise NotAnAnswer("an address of the wrong length")
             addresses.setdefault(owner, []).append((str(ipaddress.ip_address(data)), float(ttl)))
-        elif rclass == _IN and rtype == _CNAME:
-            aliases[owner] = (_name(message, offset)[0], float(ttl))
-        offset += length
+        elif rtype == QTYPE.CNAME:
+            buffer.offset = start  # its name may point to others in the message
+            aliases[owner] = (buffer.name(), float(ttl))
+            if buffer.offset != start + length:
+                raise NotAnAnswer("an alias of the wrong length")
     return addresses, aliases
-
-
-def _name(message: bytes, offset: int) -> tuple[tuple[bytes, ...], int]:
-    """The name at `offset`, in lower case, and where what follows it begins. A pointer must lead backwards."""
-    labels: list[bytes] = []
-    after: int | None = None
-    limit = offset
-    while length := message[offset]:
-        if length >= 0xC0:
-            after = offset + 2 if after is None else after
-            offset = (length & 0x3F) << 8 | message[offset + 1]
-            if offset >= limit:
-                raise NotAnAnswer("a name that points forward")
-            limit = offset
-        elif length >= 0x40 or len(labels) == _MAX_LABELS:
-            raise NotAnAnswer("a name that is none")
-        else:
-            labels.append(message[offset + 1 : offset + 1 + length].lower())
-            offset += 1 + length
-    return tuple(labels), offset + 1 if after is None else after
 
 
 async def ask(server: tuple[str, int], asked: bytes, *, seconds: float) -> Answer:

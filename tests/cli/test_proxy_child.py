@@ -1,0 +1,85 @@
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from entrepot.addons.worker import WorkerSettings
+from entrepot.certs.authority import Authority
+from entrepot.cli import proxy_child
+from entrepot.cli.brief import Brief
+from entrepot.config import Advertise, Certs, Config, Endpoint, Listen, Policy, RegistryEntry, Store, Upstream
+from entrepot.config.overrides import subtrees
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(
+        listen=Listen(address=("10.0.0.5",), https=8443, drain=7.0),
+        advertise=Advertise(("auto", "10.0.0.6")),
+        certs=Certs(path=tmp_path / "ca", leaf_days=3),
+        store=Store(path=tmp_path / "store"),
+        upstream=Upstream(resolvers=(Endpoint("10.0.0.2", 5353),), connect_timeout=1.5, read_timeout=2.5),
+        policy=Policy(tag_ttl=11.0, access_ttl=12.0),
+        registries=(RegistryEntry("registry.example", tag_ttl=1.0),),
+    )
+
+
+def test_the_worker_is_told_what_is_configured(config: Config) -> None:
+    made = proxy_child.settings(Brief(config, 4, (7, 8), None, "entrepot-1a"))
+    assert made.index == 4
+    assert made.sockets == (7, 8)
+    assert (made.store, made.certs, made.leaf_days) == (config.store.path, config.certs.path, 3)
+    assert made.drain == 7.0
+    assert made.nameservers == (("10.0.0.2", 5353),)
+    assert made.own_addresses == frozenset({"10.0.0.5", "10.0.0.6"})
+    assert (made.connect_timeout, made.read_timeout) == (1.5, 2.5)
+    assert made.pseudonym == "entrepot-1a"
+
+
+def test_what_may_change(config: Config) -> None:
+    catalogue, policy = proxy_child.decisions(config)
+    assert (policy.tag, policy.access) == (11.0, 12.0)
+    match = catalogue.match("registry.example")
+    assert match is not None
+    assert policy.tag_ttl(match.registry) == 1.0
+
+
+def test_names_beyond_the_ca_are_told(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    Authority.create(config.certs.path, subtrees(Config()), now=datetime.now(UTC))
+    proxy_child.warn_of_missing(config)
+    assert "the CA cannot sign for registry.example: not intercepted" in caplog.text
+    caplog.clear()
+    proxy_child.warn_of_missing(Config(certs=config.certs))
+    assert caplog.text == ""
+
+
+def test_a_ca_that_is_gone_is_told_and_survived(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    proxy_child.warn_of_missing(config)
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+
+
+@pytest.mark.parametrize(("index", "warnings"), [(0, 1), (1, 0)])
+def test_one_of_the_workers_warns(
+    config: Config,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    index: int,
+    warnings: int,
+) -> None:
+    Authority.create(config.certs.path, subtrees(Config()), now=datetime.now(UTC))
+    called: list[tuple[WorkerSettings, Mapping[str, object]]] = []
+
+    def work(
+        settings: WorkerSettings, document: Mapping[str, object], build: Callable[[Mapping[str, object]], object]
+    ) -> None:
+        called.append((settings, document))
+        build(document)
+
+    monkeypatch.setattr(proxy_child, "work", work)
+    brief = Brief(config, index, (), None, "entrepot-1a")
+    proxy_child.run(brief)
+    assert called == [(proxy_child.settings(brief), config.to_json())]
+    assert len(caplog.records) == warnings

@@ -1,0 +1,314 @@
+"""The whole thing: `entrepot up` as somebody would start it, on ports of its own."""
+
+import os
+import select
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from entrepot.certs.authority import Authority
+from entrepot.cli import up
+from entrepot.cli.brief import Brief
+from entrepot.cli.processes import Role
+from entrepot.cli.up import Box, NothingToServe, changed, command
+from entrepot.config import Config, ConfigError, Listen, Store
+from entrepot.errors import EntrepotError
+
+PROGRAM = "import sys; from entrepot.cli.main import main; sys.argv[0] = 'entrepot'; main()"
+
+
+def free_ports() -> tuple[int, int]:
+    """Two that are free over TCP and UDP on 127.0.0.1; somebody may take them meanwhile, which is rare."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+def query(name: str) -> bytes:
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    return b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + labels + b"\x00\x00\x01\x00\x01"
+
+
+class Running:
+    """A started `entrepot up`."""
+
+    def __init__(self, folder: Path, extra: str = "", environ: dict[str, str] | None = None) -> None:
+        self.https, self.dns = free_ports()
+        self.folder = folder
+        self.config = folder / "entrepot.toml"
+        self.write(extra)
+        self.output = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", PROGRAM, "up", "--config", str(self.config)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **(environ or {})},
+        )
+
+    def write(self, extra: str = "", workers: int = 1) -> None:
+        self.config.write_text(
+            f'[listen]\naddress = ["127.0.0.1"]\nhttps = {self.https}\ndns = {self.dns}\nworkers = {workers}\n'
+            f'[certs]\npath = "ca"\n[store]\npath = "store"\n[dns]\nupstream = ["127.0.0.1:9"]\n{extra}'
+        )
+
+    def read_until(self, *texts: str) -> str:
+        """What is printed from now on until all of `texts` are."""
+        assert self.process.stdout is not None
+        news = ""
+        while not all(text in news for text in texts):
+            line = self.process.stdout.readline()
+            assert line, f"it ended without {texts}:\n{self.output}"
+            news += line
+            self.output += line
+        return news
+
+    def children(self) -> dict[str, int]:
+        """Pids by role."""
+        found = {}
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        for pid in map(int, path.read_text().split()):
+            found[Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[-2].decode()] = pid
+        return found
+
+    def handshake(self, name: str = "quay.io") -> str:
+        """The issuer's words for who signed; waits as long as a client would."""
+        context = ssl.create_default_context(cafile=self.folder / "ca/current/ca.crt")
+        with (
+            socket.create_connection(("127.0.0.1", self.https), timeout=30) as plain,
+            context.wrap_socket(plain, server_hostname=name) as tls,
+        ):
+            return tls.version() or ""
+
+    def ask(self, name: str = "quay.io") -> bytes:
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.settimeout(30)
+            sock.sendto(query(name), ("127.0.0.1", self.dns))
+            return sock.recv(4096)
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.output += self.process.communicate(timeout=30)[0]
+        return self.process.returncode
+
+
+@contextmanager
+def running(folder: Path, extra: str = "", environ: dict[str, str] | None = None) -> Iterator[Running]:
+    made = Running(folder, extra, environ)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("box")) as made:
+        made.read_until("on a client")
+        yield made
+
+
+OURS = socket.inet_aton("127.0.0.1")
+
+
+def test_it_says_what_is_served(box: Running) -> None:
+    assert f"serving https  127.0.0.1:{box.https} (1 worker)" in box.output
+    assert f"serving dns    127.0.0.1:{box.dns} (udp and tcp)" in box.output
+    assert f"ca             {box.folder}/ca/current/ca.crt" in box.output
+    assert f"store          {box.folder}/store" in box.output
+    assert "scp root@127.0.0.1:" in box.output
+    assert "3128" not in box.output
+    assert "Traceback" not in box.output
+
+
+def test_it_serves(box: Running) -> None:
+    assert box.handshake().startswith("TLS")
+    assert box.ask().endswith(OURS)
+
+
+def test_a_process_that_dies_is_missed_by_nobody(box: Running) -> None:
+    before = box.children()
+    assert set(before) == {"proxy", "dns"}
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    assert box.handshake().startswith("TLS")
+    assert box.ask().endswith(OURS)
+    box.read_until(*(f"{role}-0 (pid {pid}) was killed by SIGKILL" for role, pid in before.items()))
+    assert not set(before.values()) & set(box.children().values())
+
+
+def test_a_reload(box: Running) -> None:
+    before = box.children()
+    box.write('[policy]\ntag_tll = "1s"\n')
+    box.process.send_signal(signal.SIGHUP)
+    assert f"configuration not reloaded: {box.config}:13: policy.tag_tll: unknown key" in box.read_until("not reloaded")
+    box.write('[policy]\ntag_ttl = "1s"\n[log]\nlevel = "debug"\n', workers=3)
+    box.process.send_signal(signal.SIGHUP)
+    box.read_until("supervisor: configuration read again")
+    assert "a restart is needed for the changes of listen.workers, log.level" in box.output
+    assert box.children() == before
+    assert box.handshake().startswith("TLS")
+
+
+def test_a_second_one_on_the_same_ports_says_who_is_first(box: Running, tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-c", PROGRAM, "up", "--config", str(box.config)]
+    second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert second.returncode == 1
+    (line,) = second.stderr.splitlines()
+    assert line.startswith(f"entrepot: port {box.https} (https) is in use by python")
+    assert f"(pid {box.process.pid}), on 127.0.0.1:{box.https}: stop it" in line
+
+
+def test_stopping_is_clean(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"{tmp_path}/n")
+        manager.settimeout(30)
+        with running(tmp_path, environ={"NOTIFY_SOCKET": f"{tmp_path}/n"}) as made:
+            made.read_until("on a client")
+            assert manager.recv(4096).startswith(b"READY=1\n")
+            pids = made.children().values()
+            assert made.stop() == 0
+            assert manager.recv(4096) == b"STOPPING=1"
+            assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+            assert "SIGTERM: stopping" in made.output
+            with pytest.raises(ConnectionRefusedError):
+                made.handshake()
+
+
+def test_no_orphans_whatever_happens_to_the_supervisor(tmp_path: Path) -> None:
+    with running(tmp_path) as made:
+        made.read_until("on a client")
+        handles = [os.pidfd_open(pid) for pid in made.children().values()]
+        made.process.kill()
+        for handle in handles:
+            assert select.select([handle], [], [], 30)[0]
+            os.close(handle)
+
+
+def test_a_key_open_to_everyone_stops_the_start(tmp_path: Path) -> None:
+    Authority.create(tmp_path / "ca", ["quay.io"], now=datetime.now(UTC))
+    (tmp_path / "ca/current/issuers.key").chmod(0o644)
+    with running(tmp_path) as made:
+        assert made.process.wait(30) == 1
+        made.stop()
+        assert "can be read by others than its owner" in made.output
+        assert "Traceback" not in made.output
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    with running(tmp_path, '[log]\nformat = "json"\n') as made:
+        made.read_until("on a client")
+        made.stop()
+    assert all(line.startswith("{") for line in made.output.splitlines())
+
+
+# What needs no process
+
+
+@contextmanager
+def made(folder: Path, extra: str = "", **environ: str) -> Iterator[Box]:
+    https, dns = free_ports()
+    file = folder / "entrepot.toml"
+    file.write_text(
+        f'[listen]\naddress = ["127.0.0.1"]\nhttps = {https}\ndns = {dns}\nworkers = 2\n'
+        f'[certs]\npath = "ca"\n[store]\npath = "store"\n{extra}'
+    )
+    box = Box(file, environ)
+    try:
+        yield box
+    finally:
+        box.stopping()
+
+
+def test_every_process_gets_the_sockets_of_its_own(tmp_path: Path) -> None:
+    with made(tmp_path) as box:
+        roles = box.roles()
+        assert [str(role) for role in roles] == ["proxy-0", "proxy-1", "dns-0"]
+        assert len({fd for role in roles for fd in role.sockets}) == 4
+        brief = Brief.from_line(box.brief(roles[1]))
+        assert brief.index == 1
+        assert brief.sockets == roles[1].sockets
+        assert brief.probe == ("127.0.0.1", box.config.listen.https)
+        assert brief.config == box.config
+        assert brief.marker.startswith("entrepot-")
+
+
+def test_without_https_there_is_no_worker_and_no_probe(tmp_path: Path) -> None:
+    with made(tmp_path, ENTREPOT_LISTEN_HTTPS="0") as box:
+        (role,) = box.roles()
+        assert role.name == "dns"
+        assert Brief.from_line(box.brief(role)).probe is None
+
+
+def test_nothing_to_serve(tmp_path: Path) -> None:
+    with (
+        pytest.raises(NothingToServe, match=r"listen\.https and listen\.dns are both 0"),
+        made(tmp_path, ENTREPOT_LISTEN_HTTPS="0", ENTREPOT_LISTEN_DNS="0"),
+    ):
+        pass
+
+
+def test_counters_of_an_earlier_run_are_forgotten(tmp_path: Path) -> None:
+    old = tmp_path / "store/run/proxy-7.json"
+    old.parent.mkdir(parents=True)
+    old.write_text("{}")
+    with made(tmp_path):
+        assert not old.exists()
+
+
+def test_the_ca_is_made_once(tmp_path: Path) -> None:
+    with made(tmp_path) as box:
+        box.ensure_authority()
+        first = (tmp_path / "ca/current").readlink()
+        box.ensure_authority()
+        assert (tmp_path / "ca/current").readlink() == first
+
+
+def test_a_mistake_in_the_registries_is_told_before_the_ca_is_made(tmp_path: Path) -> None:
+    with (
+        made(tmp_path, '[registries."registry.example"]\nhosts = ["quay.io"]\n') as box,
+        pytest.raises(EntrepotError, match="claimed by"),
+    ):
+        box.ensure_authority()
+    assert list((tmp_path / "ca").iterdir()) == []
+
+
+def test_a_reload_keeps_what_needs_a_restart(tmp_path: Path) -> None:
+    with made(tmp_path) as box:
+        before = box.config
+        box._path = tmp_path / "other.toml"
+        assert box.reload() is None
+        assert box.config == before
+        box._path.write_text('[policy]\ntag_ttl = "1s"\n[store]\npath = "elsewhere"\n')
+        assert box.reload() is not None
+        assert box.config.policy.tag_ttl == 1.0
+        assert box.config.store == before.store
+        assert box.config.listen == before.listen
+
+
+def test_what_needs_a_restart_is_named() -> None:
+    other = Config(listen=Listen(https=1, workers=2), store=Store(path=Path("/x")))
+    assert changed(Config(), other) == ["listen.https", "listen.workers", "store.path"]
+    assert changed(Config(), Config()) == []
+
+
+def test_a_bad_configuration_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError), made(tmp_path, "[dns]\ntll = 1\n"):
+        pass
+
+
+def test_children_do_not_import_from_the_current_folder() -> None:
+    assert command(Role("dns", 0))[1:] == ["-P", "-m", "entrepot.cli.children", "dns"]
+
+
+def test_every_section_that_needs_a_restart_is_one() -> None:
+    for section in up.RESTART:
+        assert hasattr(Config(), section)
