@@ -95,6 +95,15 @@ async def test_a_host_that_is_not_the_name_of_the_handshake(box: Box) -> None:
     assert (await client.reply()).status == 200
 
 
+@pytest.mark.parametrize("target", ["https://quay.io/v2/", "https://quay.io/page", "http://127.0.0.1/"])
+async def test_an_absolute_target_that_is_not_the_name_of_the_handshake(box: Box, target: str) -> None:
+    client = await box.connect()
+    client.ask("GET", target)
+    assert (await client.reply()).status == 421
+    assert box.registry.requests() == []
+    assert (await client.get(f"https://{NAME}/page")).body == b"no such page"
+
+
 async def test_two_hosts_are_one_too_many(box: Box) -> None:
     client = await box.connect()
     client.ask("GET", "/v2/", f"Host: {NAME}")

@@ -92,6 +92,7 @@ async def content(answer: Answer) -> bytes:
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # as under mitmproxy's master
     async with running() as registry:
         image = push_image(registry, "org/app")
         catalogue = Catalogue([]).with_overrides([RegistryOverride("registry.test", upstream=registry.url)])

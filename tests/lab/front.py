@@ -58,6 +58,7 @@ class Log:
     def begin(self, request: web.BaseRequest) -> int:
         number = next(self._numbers)
         headers = {name.lower(): value for name, value in request.headers.items()}
+        sni = headers.pop("x-lab-sni", "")  # set by nginx
         authorized = headers.pop("authorization", None) is not None
         self._write(
             n=number,
@@ -65,6 +66,7 @@ class Log:
             method=request.method,
             path=request.path,
             authorization=authorized,
+            sni=sni,
             headers=headers,
         )
         return number

@@ -83,11 +83,12 @@ def descendants(pid: int) -> list[int]:
 
 
 class Daemon:
-    """A process running in a machine, its output in `log`."""
+    """A process running in a machine, its output in `log` from byte `start` on."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, start: int) -> None:
         self._enter = process
         self.log = log
+        self._start = start
         # nsenter forks to get into the process table of the machine: the command is its only child.
         wait_for(lambda: bool(children(process.pid)) or process.poll() is not None, f"start of {log.stem}")
         self.pid = next(iter(children(process.pid)), 0)
@@ -97,7 +98,7 @@ class Daemon:
         return self._enter.poll() is None
 
     def output(self) -> str:
-        return self.log.read_text(errors="replace")
+        return self.log.read_bytes()[self._start :].decode(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         if self.pid and self.running:
@@ -188,10 +189,11 @@ class Machine:
         """Start in the background. It ends with the machine at the latest."""
         log = self._logs / f"{self.name}-{name}.log"
         with log.open("ab") as output:
+            start = output.tell()
             process = subprocess.Popen(
                 self._command(argv, env), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
             )
-        daemon = Daemon(process, log)
+        daemon = Daemon(process, log, start)
         self._daemons.append(daemon)
         return daemon
 

@@ -23,6 +23,7 @@ def test_other_pages_of_an_intercepted_host(host: str, wire: Wire, direct_wire: 
     assert posted.status == 200
     asked, sent = seen
     assert (asked.host, asked.path, asked.headers["cookie"]) == (host, "/repository/x", "session=1")
+    assert (asked.sni, sent.sni) == (host, host)
     assert (sent.method, sent.headers["content-length"]) == ("POST", "100000")
 
 
@@ -93,3 +94,37 @@ def test_sni_and_host_must_agree(target: str, wire: Wire, upstream: Upstream) ->
 @pytest.mark.parametrize("host", ["quay.io:443", "QUAY.IO", "quay.io."])
 def test_ways_to_write_the_same_host(host: str, wire: Wire) -> None:
     assert wire.ask(host, "/v2/", sni="quay.io").status == 401
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://ghcr.io/v2/",
+        f"https://{world.OUTSIDE}/x",
+        f"http://{world.OUTSIDE}/x",
+        f"http://{world.UPSTREAM_DNS}/x",
+        "http://127.0.0.1:443/",
+    ],
+)
+def test_a_target_with_a_host_of_its_own_leads_nowhere(target: str, wire: Wire, upstream: Upstream) -> None:
+    """The absolute form takes precedence over `Host` (RFC 9112 3.2.2), so it too must name the connection's host."""
+    with upstream.watched() as seen:
+        assert wire.ask("quay.io", target, {"Host": "quay.io"}).status in {400, 421}
+    assert seen == []
+
+
+def test_the_absolute_form_of_the_same_host_is_accepted(wire: Wire) -> None:
+    """As RFC 9112 3.2.2 asks of servers, though no registry client sends it."""
+    assert wire.ask("quay.io", "https://quay.io/v2/").status == 401
+    assert wire.ask("quay.io", "https://quay.io/repository/x").status == 200
+
+
+def test_connect_leads_nowhere(wire: Wire, upstream: Upstream) -> None:
+    connection = wire.open("quay.io")
+    try:
+        with upstream.watched() as seen:
+            connection.request("CONNECT", f"{world.OUTSIDE}:443")
+            assert connection.getresponse().status in {400, 403, 405, 421}
+        assert seen == []
+    finally:
+        connection.close()

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.lab
 
 CDN = "cdn01.quay.io"
 HALF = 2 * images.MIB
+ALMOST_HALF = HALF - images.KIB
+"""What a client surely has by then. An answer may stay a little behind what has come in, to be verified first."""
 HALF_WAY: Mapping[str, Any] = {"host": CDN, "method": "GET", "pause_after": HALF}
 """The fault that stops a download in its middle until it is taken away."""
 ANY_MANIFEST = {"Accept": f"{images.TYPES['oci'][1]}, {images.TYPES['oci'][0]}"}
@@ -60,7 +62,7 @@ def test_kill_during_a_download_loses_no_byte(own_entrepot: Entrepot, own_wire: 
     """Rules 2 and 10: what was on disk is not fetched again, and the next client gets it whole."""
     with upstream.fault(**HALF_WAY):
         download, repository, blob = begun(own_wire, upstream)
-        download.read(HALF)
+        download.read(ALMOST_HALF)
         for pid in own_entrepot.serving():
             kill(pid)
         download.close()
@@ -68,21 +70,22 @@ def test_kill_during_a_download_loses_no_byte(own_entrepot: Entrepot, own_wire: 
         again = blob_of(own_wire, repository, blob)
         again.read()
     assert (again.status, again.digest) == (200, blob.digest)
-    assert sum(each.sent for each in seen.to(CDN)) <= len(blob.data) - HALF
+    assert sum(each.sent for each in seen.to(CDN)) <= len(blob.data) - ALMOST_HALF
 
 
 def test_sigterm_drains(own_entrepot: Entrepot, own_wire: Wire, network: Network, upstream: Upstream) -> None:
     """A download that runs is finished, new connections are not taken, and the end is a clean one."""
     with upstream.fault(**HALF_WAY):
         download, _, blob = begun(own_wire, upstream)
-        download.read(HALF)
+        download.read(ALMOST_HALF)
+        pids = own_entrepot.processes()
         own_entrepot.daemon.signal(signal.SIGTERM)
         wait_for(lambda: not network.laptop.answers(own_entrepot.address, 443), "end of listening")
         assert own_entrepot.daemon.running
     download.read()
     assert (download.received, download.digest) == (len(blob.data), blob.digest)
     assert own_entrepot.daemon.wait(20) == 0
-    assert own_entrepot.processes() == []
+    assert not any(alive(pid) for pid in pids)
 
 
 def test_sighup_keeps_downloads(own_entrepot: Entrepot, own_wire: Wire, upstream: Upstream) -> None:
@@ -99,7 +102,7 @@ def test_sighup_keeps_downloads(own_entrepot: Entrepot, own_wire: Wire, upstream
     assert not checked_upstream()
     with upstream.fault(**HALF_WAY):
         download, _, blob = begun(own_wire, upstream)
-        download.read(HALF)
+        download.read(ALMOST_HALF)
         before = own_entrepot.serving()
 
         own_entrepot.write_config("[policy]\ntag_tll = 1\n")

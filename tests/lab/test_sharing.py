@@ -6,12 +6,15 @@ import pytest
 from tests.lab import images, world
 from tests.lab.clients import Clients
 from tests.lab.net import in_parallel
+from tests.lab.product import Entrepot
 from tests.lab.upstream import Upstream
 from tests.lab.wire import Download, Wire
 
 pytestmark = pytest.mark.lab
 
 HERD = 6
+WORKER_MEMORY = 150 * images.MIB
+"""The budget, whatever the size of blobs and the number of clients."""
 
 
 @pytest.mark.parametrize(
@@ -45,7 +48,7 @@ def test_a_layer_under_two_registries_is_fetched_once(builder: Clients, upstream
     assert len(seen.blob_gets()) == len({*quay.blobs, *ghcr.blobs})
 
 
-def test_herd_on_a_cold_blob(wire: Wire, upstream: Upstream) -> None:
+def test_herd_on_a_cold_blob(wire: Wire, entrepot: Entrepot, upstream: Upstream) -> None:
     """Several clients ask for one big blob at the same moment: right bytes for all, one upstream GET."""
     image = images.build([128 * images.MIB], "oci")
     (blob,) = (layer.blob for layer in image.layers)
@@ -62,6 +65,7 @@ def test_herd_on_a_cold_blob(wire: Wire, upstream: Upstream) -> None:
     assert results == [(200, len(blob.data), blob.digest)] * HERD
     assert seen.blob_gets() == [blob.digest]
     assert [each.method for each in seen.to("cdn01.quay.io")] == ["GET"]
+    assert entrepot.peak_memory() < WORKER_MEMORY
 
 
 def test_herd_of_pulls(builder: Clients, laptop: Clients, upstream: Upstream) -> None:

@@ -26,8 +26,9 @@ http {{
     listen 443 ssl; listen 80; server_name _;
     ssl_certificate {state}/$ssl_server_name.crt; ssl_certificate_key {state}/$ssl_server_name.key;
     location / {{
-      proxy_pass http://127.0.0.1:{port}; proxy_http_version 1.1; proxy_set_header Host $host;
-      proxy_set_header Connection ""; proxy_buffering off; proxy_request_buffering off; proxy_read_timeout 300s;
+      proxy_pass http://127.0.0.1:{port}; proxy_http_version 1.1; proxy_read_timeout 300s;
+      proxy_set_header Host $host; proxy_set_header Connection ""; proxy_set_header X-Lab-Sni $ssl_server_name;
+      proxy_buffering off; proxy_request_buffering off;
     }}
   }}
 }}
@@ -59,6 +60,7 @@ class Request:
     method: str
     path: str
     authorization: bool
+    sni: str  # of its TLS connection; empty for plain HTTP
     headers: dict[str, str] = field(repr=False)
     status: int = 0
     sent: int = 0
@@ -81,7 +83,8 @@ class Requests(list[Request]):
         return [each.blob for each in self if each.blob and each.method == "GET"]
 
     def manifest_gets(self) -> list[str]:
-        return [each.path for each in self if each.is_manifest and each.method == "GET"]
+        """But for those that ended in 401: a client without a token is refused in the upstream's own words."""
+        return [each.path for each in self if each.is_manifest and each.method == "GET" and each.status != 401]
 
     def to(self, *hosts: str) -> "Requests":
         return Requests(each for each in self if each.host in hosts)

@@ -56,7 +56,9 @@ class PassThrough:
         """Refuses what must not get through; streams the rest."""
         name = (flow.client_conn.sni or "").lower().removesuffix(".")
         via = flow.request.headers.get_all("via")
-        if (flow.request.pretty_host or "").lower().removesuffix(".") != name:
+        asked = {host.lower().removesuffix(".") for host in _hosts_asked(flow.request)}
+        flow.request.authority = ""  # an absolute-form target goes on in origin form, as every registry expects it
+        if asked != {name}:
             flow.response = _refusal(MISDIRECTED, f"this connection is for {name}")
         elif is_own(via, self._pseudonym):
             flow.response = _refusal(LOOP_DETECTED, "this request has passed through here already")
@@ -99,6 +101,12 @@ class PassThrough:
         _verify_name(made, server.sni)
         made.set_connect_state()
         data.ssl_conn = made
+
+
+def _hosts_asked(request: http.Request) -> list[str]:
+    """The names in `Host` and in an absolute-form target (RFC 9112 3.2.2), without ports."""
+    found = [*request.headers.get_all("host"), *([request.authority] if request.authority else [])]
+    return [(urlsplit(f"//{one}").hostname or "") for one in found]
 
 
 def _origin(match: HostMatch | None, name: str) -> tuple[str, int, bool]:

@@ -1,7 +1,7 @@
 """One at a time: identical questions asked at the same moment are asked once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 
 from entrepot.tasks import spawn
 
@@ -13,15 +13,12 @@ class Flights[K: Hashable, T]:
         self._name = name
         self._running: dict[K, asyncio.Task[T]] = {}
 
-    async def run(self, key: K, question: Callable[[], Awaitable[T]]) -> T:
+    async def run(self, key: K, question: Callable[[], Coroutine[object, object, T]]) -> T:
         """The answer to `question`; it is asked to the end even if this caller is cancelled meanwhile."""
         if (task := self._running.get(key)) is None:
-            task = spawn(self._ask(key, question), name=f"{self._name} {key}", quiet=True)
+            task = spawn(question(), name=f"{self._name} {key}", quiet=True)
+            if task.done():  # tasks may start eagerly: one that never waits is over before it could be shared
+                return task.result()
             self._running[key] = task
+            task.add_done_callback(lambda _: self._running.pop(key, None))
         return await asyncio.shield(task)
-
-    async def _ask(self, key: K, question: Callable[[], Awaitable[T]]) -> T:
-        try:
-            return await question()
-        finally:
-            del self._running[key]

@@ -260,7 +260,8 @@ class Transfers:
             return running, False
         transfer = Transfer(self._store, digest, source, size)
         task = spawn(self._run(transfer), name=f"transfer {digest}")
-        self._running[digest] = transfer, task
+        if not task.done():  # tasks may start eagerly: one that never waits is over already
+            self._running[digest] = transfer, task
         return transfer, True
 
     async def _run(self, transfer: Transfer) -> None:
