@@ -1,8 +1,11 @@
 """What holds for all tests."""
 
+import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # The root of the repository holds a link called `dns`, and `python -m` puts the root first on the path, where it hides
@@ -13,3 +16,15 @@ sys.path[:] = [entry for entry in sys.path if entry not in {"", _ROOT}] + [_ROOT
 # A deadline for each example is an assertion on time; the test's own timeout is enough.
 settings.register_profile("entrepot", deadline=None)
 settings.load_profile("entrepot")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI everything is there: a skip is a failure."""
+    report = yield
+    if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but in CI no test is: {call.excinfo.value if call.excinfo else ''}"
+    return report
