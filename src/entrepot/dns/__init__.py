@@ -6,7 +6,7 @@ What this room does, one file each:
 - `resolvconf`  the system's resolvers, never ourselves (`system_upstreams`)
 - `wire`        the few byte operations of the fast path: queries in, replies out; no record is parsed
 - `records`     an upstream's answer: is it ours, how long does it live, where are its TTLs
-- `codec`       messages of our own making; the one file that knows dnslib, and only its codec
+- `codec`       messages of our own making; the one file here that knows dnslib, and only its codec
 - `zones`       special names: localhost, invalid, private reverse zones, the browsers' canary
 - `answers`     the decision: a question in, a reply or "forward it" out; pure
 - `cache`       answers of upstreams, bounded, their TTLs counting down

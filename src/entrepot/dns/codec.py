@@ -1,4 +1,4 @@
-"""Messages of our own making, built with dnslib and handed out as `Reply`: the one file that knows dnslib.
+"""Messages of our own making, built with dnslib and handed out as `Reply`: the one file here that knows dnslib.
 
 Decides what our records look like. Only dnslib's codec is used, never its server or its parser of what strangers
 send; its `pack()` gives a bytearray, which ends here. Built once and patched by `wire.compose` ever after, so its
