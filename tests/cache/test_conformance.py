@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from entrepot.cache.blobs import FileBlobs
 from entrepot.cache.embedded import open_blobs, open_records
-from entrepot.cache.interface import BlobReader, BlobStore, DigestMismatch, Part, Records
+from entrepot.cache.interface import BlobReader, BlobStore, DigestMismatch, NoRoom, Part, Records, StoreError, TooLarge
+from entrepot.cache.layout import BLOCK
 from entrepot.cache.memory import MemoryBlobs, MemoryRecords
+from entrepot.cache.space import Limits
 from entrepot.registry.digests import Digest
 
 CONTENT = b"layer " * 10_000
@@ -155,6 +158,64 @@ class TestPart:
         assert everything(followed[2]) == CONTENT[:600]
         part.release()
         assert blobs.follow(DIGEST) is None
+
+
+class TestRoom:
+    """DESIGN rule 10, as far as every back end has to keep it."""
+
+    now = 1_000_000.0
+
+    @pytest.fixture(params=["memory", "embedded"])
+    def small(self, request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+        size = 10 * BLOCK
+        if request.param == "memory":
+            return MemoryBlobs(lambda: self.now, size)
+        return FileBlobs(tmp_path, Limits(size=size, grace=1.0), clock=lambda: self.now)
+
+    def test_too_large_and_no_room_are_told_apart(self, small: BlobStore) -> None:
+        part, other = claimed(small), claimed(small, SHA512)
+        with pytest.raises(TooLarge):
+            part.reserve(11 * BLOCK)
+        part.reserve(10 * BLOCK)
+        with pytest.raises(NoRoom):
+            other.reserve(1)
+        assert not issubclass(TooLarge, NoRoom)
+        assert not issubclass(NoRoom, TooLarge)
+        assert issubclass(TooLarge, StoreError)
+        part.discard()
+        other.reserve(10 * BLOCK)
+
+    def test_a_write_without_room_leaves_the_part_as_it_was(self, small: BlobStore) -> None:
+        part, other = claimed(small), claimed(small, SHA512)
+        other.reserve(8 * BLOCK)
+        part.write(CONTENT[: 2 * BLOCK])
+        with pytest.raises(NoRoom):
+            part.write(CONTENT[2 * BLOCK : 3 * BLOCK])
+        assert part.offset == 2 * BLOCK
+        other.discard()
+        part.write(CONTENT[2 * BLOCK : 3 * BLOCK])
+        assert part.offset == 3 * BLOCK
+
+    def test_the_least_recently_used_makes_room(self, small: BlobStore) -> None:
+        digests = []
+        for number in range(3):
+            data = bytes([number]) * 3 * BLOCK
+            digests.append(Digest.of(data))
+            part = claimed(small, digests[-1])
+            part.write(data)
+            part.commit()
+            self.now += 100
+        small.touch(digests[0], self.now)
+        self.now += 100
+        claimed(small).reserve(4 * BLOCK)
+        assert [held(small, digest) is not None for digest in digests] == [True, False, True]
+
+    def test_bytes_left_for_later_count_and_make_room_when_asked(self, small: BlobStore) -> None:
+        part = claimed(small)
+        part.reserve(9 * BLOCK)
+        part.write(CONTENT[:BLOCK])
+        part.release()
+        claimed(small, SHA512).reserve(9 * BLOCK)
 
 
 class TestBlobs:

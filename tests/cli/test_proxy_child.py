@@ -16,13 +16,15 @@ from entrepot.config.overrides import subtrees
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     return Config(
-        listen=Listen(address=("10.0.0.5",), https=8443, drain=7.0),
+        listen=Listen(address=("10.0.0.5",), https=8443, workers=3, drain=7.0),
         advertise=Advertise(("auto", "10.0.0.6")),
         certs=Certs(path=tmp_path / "ca", leaf_days=3),
         store=Store(path=tmp_path / "store"),
-        upstream=Upstream(resolvers=(Endpoint("10.0.0.2", 5353),), connect_timeout=1.5, read_timeout=2.5),
+        upstream=Upstream(
+            resolvers=(Endpoint("10.0.0.2", 5353),), connect_timeout=1.5, read_timeout=2.5, bandwidth=5000
+        ),
         policy=Policy(tag_ttl=11.0, access_ttl=12.0),
-        registries=(RegistryEntry("registry.example", tag_ttl=1.0),),
+        registries=(RegistryEntry("registry.example", tag_ttl=1.0, bandwidth=2000),),
     )
 
 
@@ -41,9 +43,11 @@ def test_the_worker_is_told_what_is_configured(config: Config) -> None:
 def test_what_may_change(config: Config) -> None:
     catalogue, policy = proxy_child.decisions(config)
     assert (policy.tag, policy.access) == (11.0, 12.0)
+    assert (policy.bandwidth, policy.workers) == (5000, 3)
     match = catalogue.match("registry.example")
     assert match is not None
     assert policy.tag_ttl(match.registry) == 1.0
+    assert match.registry.bandwidth == 2000
 
 
 def test_names_beyond_the_ca_are_told(config: Config, caplog: pytest.LogCaptureFixture) -> None:

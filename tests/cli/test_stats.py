@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from entrepot.cli.main import run
-from entrepot.cli.stats import Served, ago, blobs, human, served
+from entrepot.cli.stats import Served, ago, blobs, human, quota_line, quotas, served
 
 
 @pytest.fixture
@@ -88,3 +88,58 @@ def test_sizes(size: int, text: str) -> None:
 )
 def test_ages(seconds: float, text: str) -> None:
     assert ago(seconds) == text
+
+
+@pytest.fixture
+def told(store: Path) -> Path:
+    """Two workers that have heard of the same quota, one of them later."""
+    for name, numbers in {
+        "proxy-0": {
+            "requests": 3,
+            "quota_docker.io_limit": 100,
+            "quota_docker.io_remaining": 80,
+            "quota_docker.io_seen": 1000,
+            "quota_docker.io_paused": 2000,
+        },
+        "proxy-1": {
+            "quota_docker.io_limit": 100,
+            "quota_docker.io_remaining": 76,
+            "quota_docker.io_reset": 1900,
+            "quota_docker.io_seen": 1500,
+            "quota_registry.example:5000_remaining": 1,
+            "quota_other_seen": "x",
+        },
+    }.items():
+        (store / f"run/{name}.json").write_text(json.dumps(numbers))
+    return store
+
+
+def test_quotas_are_not_added_up(told: Path) -> None:
+    assert quotas(told / "run") == {
+        "docker.io": {"limit": 100, "remaining": 76, "reset": 1900, "seen": 1500, "paused": 2000},
+        "registry.example:5000": {"remaining": 1},
+    }
+    assert served(told / "run")["proxy"].counters == {"requests": 3}
+
+
+def test_quotas_are_shown(told: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTREPOT_STORE_PATH", str(told))
+    assert run(["stats"]) == 0
+    assert "quota   registry.example:5000: 1 left" in capsys.readouterr().out.splitlines()
+    assert run(["stats", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["quota"]["docker.io"]["remaining"] == 76
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        (
+            {"limit": 100, "remaining": 76, "reset": 1900, "seen": 1500, "paused": 1660},
+            "76 left of 100, more in 5m 0s, throttled for 1m 0s, heard 1m 40s ago",
+        ),
+        ({"limit": 100, "remaining": 76, "reset": 1600, "paused": 1600}, "76 left of 100"),
+        ({"paused": 1610}, "throttled for 10s"),
+    ],
+)
+def test_a_quota_for_people(numbers: dict[str, int], text: str) -> None:
+    assert quota_line("quay.io", numbers, 1600.0) == f"quota   quay.io: {text}"

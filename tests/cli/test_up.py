@@ -18,8 +18,8 @@ from entrepot.certs.authority import Authority
 from entrepot.cli import up
 from entrepot.cli.brief import Brief
 from entrepot.cli.processes import Role
-from entrepot.cli.up import Box, NothingToServe, changed, command
-from entrepot.config import Config, ConfigError, Listen, Store
+from entrepot.cli.up import Box, NothingToServe, changed, command, in_force
+from entrepot.config import Config, ConfigError, Listen, Store, Upstream
 from entrepot.errors import EntrepotError
 
 PROGRAM = "import sys; from entrepot.cli.main import main; sys.argv[0] = 'entrepot'; main()"
@@ -298,6 +298,13 @@ def test_what_needs_a_restart_is_named() -> None:
     other = Config(listen=Listen(https=1, workers=2), store=Store(path=Path("/x")))
     assert changed(Config(), other) == ["listen.https", "listen.workers", "store.path"]
     assert changed(Config(), Config()) == []
+
+
+def test_the_bandwidth_is_taken_anew_without_a_restart() -> None:
+    fresh = Config(upstream=Upstream(read_timeout=9.0, bandwidth=1000))
+    assert changed(Config(), fresh) == ["upstream.read_timeout"]
+    assert in_force("upstream", Config(), fresh) == Upstream(bandwidth=1000)
+    assert in_force("store", Config(), Config(store=Store(path=Path("/x")))) == Store()
 
 
 def test_a_bad_configuration_is_told_at_once(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_a_new_registry_and_a_changed_one() -> None:
             registries=(
                 RegistryEntry("registry.example:5000", upstream="http://10.0.0.5:5000", ca=(Path("/ca.pem"),)),
                 RegistryEntry("quay.io", tag_ttl=300.0),
-                RegistryEntry("*.azurecr.io", tag_ttl=1.0),
+                RegistryEntry("*.azurecr.io", tag_ttl=1.0, bandwidth=1000),
             )
         )
     )
@@ -31,7 +31,8 @@ def test_a_new_registry_and_a_changed_one() -> None:
     assert (known := made.match("quay.io")) is not None
     assert known.registry.tag_ttl == 300.0
     assert (family := made.match("acme.azurecr.io")) is not None
-    assert family.registry.tag_ttl == 1.0
+    assert (family.registry.tag_ttl, family.registry.bandwidth) == (1.0, 1000)
+    assert known.registry.bandwidth is None
 
 
 def test_a_host_of_a_known_registry_cannot_be_claimed() -> None:
@@ -42,7 +43,7 @@ def test_a_host_of_a_known_registry_cannot_be_claimed() -> None:
 def test_every_field_the_catalogue_takes_is_handed_over() -> None:
     values: dict[str, object] = {
         "name": "a.example", "hosts": ("h",), "token_hosts": ("t",), "upstream": "https://u", "ca": (Path("/c"),),
-        "tag_ttl": 1.0, "access_ttl": 2.0, "public_ttl": 3.0, "outage_grace": 4.0, "prefetch": "off",
+        "tag_ttl": 1.0, "access_ttl": 2.0, "public_ttl": 3.0, "outage_grace": 4.0, "prefetch": "off", "bandwidth": 5,
     }  # fmt: skip
     (made,) = overrides([RegistryEntry(**values)])  # type: ignore[arg-type]
     assert {item.name: getattr(made, item.name) for item in fields(RegistryOverride)} == values

@@ -189,3 +189,28 @@ def test_shares_come_back(thousandths: int) -> None:
 def test_durations_come_back(milliseconds: int) -> None:
     seconds = milliseconds / 1000
     assert values.parse_duration(values.show_duration(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("0", 0),
+        ("500Mbit", 62_500_000),
+        ("500 mbit/s", 62_500_000),
+        ("1.5Gbit", 187_500_000),
+        ("64kbit", 8000),
+        ("9bit", 1),
+        ("1bit", 1),  # a fraction of a byte is not "no limit"
+        ("0Mbit", 0),
+        ("10MB/s", 10_000_000),
+        ("10MiB", 10 * 1024**2),
+    ],
+)
+def test_rates(text: str, rate: int) -> None:
+    assert values.parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "500", "500Mb its", "500Mibit", "-1Mbit", "500Mbits", "1e3Mbit", "Mbit", "5 /s"])
+def test_what_is_no_rate(text: str) -> None:
+    with pytest.raises(ValueError, match='must be a rate, such as "500Mbit"'):
+        values.parse_rate(text)

@@ -239,6 +239,7 @@ class TestAccess:
         for target in (bench.manifest("1"), bench.manifest(bench.image.manifest), bench.blob(bench.image.layers[1])):
             answer, _ = await bench.get(target, ACCEPT, GOOD)
             assert answer.status == 200
+        await settled(bench)
         bench.registry.forget()
         return bench
 
@@ -465,6 +466,7 @@ class TestBlobs:
         push_image(bench.registry, "other/app")
         layer = bench.image.layers[1]
         await bench.get(bench.blob(layer))
+        await settled(bench)
         bench.registry.forget()
         answer, body = await bench.get(bench.blob(layer, "other/app"))
         assert (answer.verdict, Digest.of(body)) == ("proved", layer)

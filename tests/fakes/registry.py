@@ -49,6 +49,29 @@ class Fault:
     ignore_range: bool = False
 
 
+@dataclass
+class Quota:
+    """As Docker Hub counts: GETs of manifests are taken off, HEADs only told."""
+
+    limit: int = 100
+    window: int = 21_600  # seconds
+    source: str = "192.0.2.7"
+    spent: int = 0
+
+    def takes(self, method: str) -> bool:
+        if method == "GET" and self.spent >= self.limit:
+            return False
+        self.spent += method == "GET"
+        return True
+
+    def told(self) -> dict[str, str]:
+        return {
+            "RateLimit-Limit": f"{self.limit};w={self.window}",
+            "RateLimit-Remaining": f"{self.limit - self.spent};w={self.window}",
+            "Docker-RateLimit-Source": self.source,
+        }
+
+
 class FakeRegistry:
     """State, log and faults of one registry."""
 
@@ -59,6 +82,7 @@ class FakeRegistry:
         self.private: set[str] = set()
         self.credentials: set[str] = {"good"}
         self.redirects = False
+        self.quota: Quota | None = None
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
         self.url = ""
@@ -130,12 +154,16 @@ class FakeRegistry:
     async def _manifest(
         self, request: web.Request, name: str, reference: str, fault: Fault | None
     ) -> web.StreamResponse:
+        if self.quota is not None and not self.quota.takes(request.method):
+            body = b'{"errors":[{"code":"TOOMANYREQUESTS","message":"you have reached your pull rate limit"}]}'
+            return web.Response(status=429, headers=self.quota.told(), body=body, content_type="application/json")
         digest = Digest.parse(reference) if ":" in reference else self.tags.get((name, reference))
         if digest is None or (name, digest) not in self.manifests:
             body = b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}'
             return web.Response(status=404, body=body, content_type="application/json")
         body, media_type = self.manifests[name, digest]
         headers = {"Docker-Content-Digest": str(digest), "Content-Type": media_type, "ETag": f'"{digest}"'}
+        headers |= self.quota.told() if self.quota is not None else {}
         if request.headers.get("If-None-Match") == f'"{digest}"':
             return web.Response(status=304, headers=headers)
         return await self._send(request, 200, headers, body, fault)

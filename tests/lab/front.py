@@ -296,7 +296,7 @@ class Front:
                     assert request.transport is not None
                     request.transport.close()
                     raise ConnectionResetError("fault: cut")
-                while self._faults.here(fault):  # noqa: ASYNC110 - it is taken away by another process
+                while self._faults.here(fault):
                     await asyncio.sleep(0.02)
             if rest:
                 yield rest

@@ -12,7 +12,7 @@ from OpenSSL import SSL
 
 from entrepot.addons.counters import Counters
 from entrepot.addons.pull import Exchange
-from entrepot.addons.pump import Pump, Sent
+from entrepot.addons.pump import Buffers, Pump, Sent
 from entrepot.addons.tls import ServerContexts
 from entrepot.certs.errors import CertsError
 from entrepot.engine.engine import Engine, failure
@@ -37,6 +37,7 @@ class Pulls:
         self._engine, self._contexts, self._counters, self._pseudonym = engine, contexts, counters, pseudonym
         self.catalogue = catalogue
         self.draining = False
+        self._buffers = Buffers()
 
     def tls_start_client(self, data: tls.TlsData) -> None:
         """mitmproxy's hook: the certificate for the name asked for; none refuses the handshake."""
@@ -59,7 +60,7 @@ class Pulls:
         started = time.perf_counter()
         answer = await self._answer(exchange)
         keep_alive = exchange.head.keep_alive and not self.draining
-        sent = await Pump(exchange).send(answer, keep_alive=keep_alive)
+        sent = await Pump(exchange, self._buffers).send(answer, keep_alive=keep_alive)
         self._note(exchange, answer, sent, time.perf_counter() - started)
 
     async def _answer(self, exchange: Exchange) -> Answer:

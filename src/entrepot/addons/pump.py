@@ -1,26 +1,51 @@
 """Writes an answer straight into TLS and the transport, past mitmproxy's layers.
 
 While the pull layer is paused in its hook nobody else writes to the client, so the pump may: it reads a piece, lets
-OpenSSL encrypt it, and hands the records to the transport, waiting for it to drain. Memory is two pieces a client
-whatever the size of the body; a piece that needs the disk is read in a thread.
+OpenSSL encrypt it, and writes the records to the socket; what the socket does not take goes to the transport, which is
+then waited for. One pair of buffers serves all pumps of a worker, because nothing is awaited between reading a piece
+and handing it over; it stays in the processor's cache. A piece that has to be waited for (disk, upstream) is read in
+a thread, into a buffer of its own. So memory does not depend on the size of the body, and hardly on how many clients
+there are.
 """
 
 import asyncio
+import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from OpenSSL import SSL
 
 from entrepot.addons.http1 import response_head
 from entrepot.addons.pull import Exchange
-from entrepot.engine.messages import Answer
+from entrepot.engine.messages import Answer, Body
 from entrepot.errors import EntrepotError
 
 PIECE: Final = 256 << 10  # bytes read and encrypted at a time: sixteen full TLS records
-RECORD_OVERHEAD: Final = 64  # bytes more per 16 KiB of plaintext, at most, in any cipher we offer
-SPARE: Final = 16 << 10  # bytes; head, and what TLS itself has to say (tickets, alerts)
+TURN: Final = 4  # pieces a client gets before the others have a turn, if the socket takes them at once
+RECORD: Final = 16 << 10  # bytes of plaintext in a full TLS record
+RECORD_OVERHEAD: Final = 64  # bytes more for each record, at most, in any cipher we offer
+SPARE: Final = 32 << 10  # bytes; head, and what TLS itself has to say (tickets, alerts)
+SEALED: Final = PIECE + (PIECE // RECORD + 1) * RECORD_OVERHEAD + SPARE
 GONE: Final = (ConnectionError, SSL.Error, KeyError)  # how a client's departure shows
+
+_lib: Any = SSL._lib  # type: ignore[attr-defined]  # pyOpenSSL has no call that reads a BIO into a given buffer
+_ffi: Any = SSL._ffi  # type: ignore[attr-defined]
+
+
+class Buffers:
+    """What all pumps of one event loop share: plaintext in, records out."""
+
+    def __init__(self) -> None:
+        self.plain = memoryview(bytearray(PIECE))
+        self._records = _ffi.new("char[]", SEALED)
+        self._view = memoryview(_ffi.buffer(self._records))
+
+    def sealed(self, tls: SSL.Connection) -> memoryview:
+        """The next records that OpenSSL has ready, at most `SEALED` bytes; valid until the next call."""
+        n = _lib.BIO_read(tls._from_ssl, self._records, SEALED)
+        return self._view[: max(n, 0)]
 
 
 class ShortBody(EntrepotError):  # it is what the client gets
@@ -39,10 +64,12 @@ class Sent:
 class Pump:
     """Writes one answer to one exchange."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, buffers: Buffers) -> None:
         self._tls: SSL.Connection = exchange.tls.tls
         self._writer = exchange.handler.writer
+        self._fd = self._writer.get_extra_info("socket").fileno()
         self._exchange = exchange
+        self._buffers = buffers
 
     async def send(self, answer: Answer, *, keep_alive: bool) -> Sent:
         """Writes head and body; never raises on a client that goes away or a body that ends short."""
@@ -57,11 +84,11 @@ class Pump:
             if silent or isinstance(body, bytes):
                 payload = b"" if silent else bytes(body) if isinstance(body, bytes) else b""
                 self._tls.sendall(head + payload)
-                await self._flush(len(payload))
+                await self._flush()
                 sent.body = len(payload)
             else:
                 self._tls.sendall(head)
-                await self._stream(answer, length, sent)
+                await self._stream(body, length, sent)
             sent.whole = True
         except GONE as e:
             sent.error = f"client gone: {type(e).__name__}"
@@ -74,14 +101,15 @@ class Pump:
         self._exchange.keep_alive = keep_alive and sent.whole
         return sent
 
-    async def _stream(self, answer: Answer, length: int | None, sent: Sent) -> None:
-        body = answer.body
-        assert not isinstance(body, bytes)  # noqa: S101  # told apart by the caller
-        buffer = memoryview(bytearray(PIECE if length is None else min(PIECE, max(length, 1))))
+    async def _stream(self, body: Body, length: int | None, sent: Sent) -> None:
+        own: memoryview | None = None
+        turns = 0
         while True:
+            buffer = self._buffers.plain
             n = body.read_now(buffer)
             if n < 0:
-                await self._flush(0)  # what we have is not to wait for what we have not
+                await self._flush()  # what we have is not to wait for what we have not
+                buffer = own = own or memoryview(bytearray(PIECE))
                 n = await body.read(buffer)
             if n == 0:
                 break
@@ -92,20 +120,27 @@ class Pump:
             else:
                 self._tls.sendall(buffer[:n])
             sent.body += n
-            await self._flush(n)
-            await asyncio.sleep(0)  # drain() does not yield while the socket takes everything: others want a turn
+            await self._flush()
+            turns += 1
+            if turns % TURN == 0:
+                await asyncio.sleep(0)  # nothing above yields while the socket takes everything: others want a turn
         if length is None:
             self._tls.sendall(b"0\r\n\r\n")
         elif sent.body != length:
             raise ShortBody(f"body ended after {sent.body} of {length} bytes")
-        await self._flush(0)
+        await self._flush()
 
-    async def _flush(self, plain: int) -> None:
-        """Hands all records to the transport and waits until it has room for more."""
-        room = plain + (plain // 16384 + 1) * RECORD_OVERHEAD + SPARE
-        while True:
-            try:
-                self._writer.write(self._tls.bio_read(room))
-            except SSL.WantReadError:
+    async def _flush(self) -> None:
+        """Hands all records to the socket, or to the transport and waits until it has room for more."""
+        while records := self._buffers.sealed(self._tls):
+            written = 0
+            if self._writer.transport.is_closing():
+                raise ConnectionResetError("closing")
+            if not self._writer.transport.get_write_buffer_size():  # else the order would be lost
+                with suppress(BlockingIOError):
+                    written = os.write(self._fd, records)
+            if written < len(records):
+                self._writer.write(bytes(records[written:]))
+            if len(records) < SEALED:
                 break
         await self._writer.drain()

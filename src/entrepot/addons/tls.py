@@ -22,6 +22,7 @@ UNRECOGNIZED_NAME: Final = b"\x15\x03\x03\x00\x02\x02\x70"  # a fatal alert reco
 CIPHERS: Final = (  # TLS 1.2 only; forward secrecy and AEAD, with an EC key. TLS 1.3 has its own list
     b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305"
 )
+TLS13_CIPHERS: Final = b"TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384"  # cheapest first
 HTTP1: Final = b"http/1.1"
 
 
@@ -61,6 +62,7 @@ def _server_context(leaf: Leaf) -> SSL.Context:
     made.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
     made.set_mode(SSL.MODE_RELEASE_BUFFERS)
     made.set_cipher_list(CIPHERS)
+    made.set_tls13_ciphersuites(TLS13_CIPHERS)
     first, *rest = x509.load_pem_x509_certificates(leaf.chain_pem)
     made.use_certificate(first)
     made.use_privatekey(leaf.key)

@@ -173,14 +173,21 @@ class Worker:
     async def _count(self) -> None:
         while True:
             await asyncio.sleep(COUNT_INTERVAL)
-            with suppress(OSError):  # a full disk costs the statistics, nothing else
-                self.counters.flush()
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the counters, and what upstream says of our quotas as `quota_<registry>_<what>`."""
+        quotas = self.engine.quotas.snapshot(time.time())
+        self.counters.show(
+            {f"quota_{name}_{key}": value for name, numbers in quotas.items() for key, value in numbers.items()}
+        )
+        with suppress(OSError):  # a full disk costs the statistics, nothing else
+            self.counters.flush()
 
     async def close(self) -> None:
         await self.transfers.close()
         await self.client.aclose()
-        with suppress(OSError):
-            self.counters.flush()
+        self.flush()
         await self.records.close()
 
 

@@ -3,14 +3,26 @@
 from pathlib import Path
 
 from entrepot.cache.blobs import FileBlobs
+from entrepot.cache.eviction import Protected
 from entrepot.cache.records import DiskRecords
+from entrepot.cache.space import Limits
+from entrepot.registry.digests import Digest
 
 
-def open_blobs(path: Path) -> FileBlobs:
-    """Blob files under `path`; creates what is missing. Raises `StoreError`."""
-    return FileBlobs(path)
+def open_blobs(path: Path, limits: Limits | None = None, *, protected: Protected = lambda digest: False) -> FileBlobs:
+    """Blob files under `path`, within `limits` (None = none); creates what is missing. Raises `StoreError`."""
+    return FileBlobs(path, limits, protected=protected)
 
 
 def open_records(path: Path) -> DiskRecords:
     """Records under `path/records`; creates what is missing. Raises `StoreError`."""
     return DiskRecords(path / "records")
+
+
+def protected_by(records: DiskRecords) -> Protected:
+    """Protects what has a record `protected/<digest>`."""
+
+    def protected(digest: Digest) -> bool:
+        return records.has(f"protected/{digest}")
+
+    return protected

@@ -23,6 +23,14 @@ class DigestMismatch(StoreError):
         self.expected, self.actual, self.size = expected, actual, size
 
 
+class NoRoom(StoreError):
+    """There is no room now: what could go has gone, or may not. The same blob may fit later."""
+
+
+class TooLarge(StoreError):
+    """This blob never fits: it alone is larger than what the store may hold."""
+
+
 class BlobReader(Protocol):
     """Random access to the bytes of one blob or growing part; stays valid when the blob is deleted or committed."""
 
@@ -60,8 +68,19 @@ class Part(Protocol):
     def load(self) -> int:
         """Re-hashes what an earlier transfer left and returns `offset`; call once, before the first write."""
 
+    def reserve(self, total: int) -> None:
+        """Sets room aside for a blob of `total` bytes, what `load` found included; evicts others if it has to.
+
+        Raises `NoRoom` or `TooLarge`; the part is then as it was before. Without it `write` reserves as it goes, which
+        may end half-way. What was reserved is given back by whatever ends the part, or with the process.
+        """
+
     def write(self, data: bytes) -> None:
-        """Appends; raises `StoreError` when the disk refuses (nothing of `data` counts then)."""
+        """Appends; nothing of `data` counts when it raises, and what was written before stays.
+
+        Raises `NoRoom` or `TooLarge` when the limits, or the disk, have no room for it, `StoreError` when the disk
+        refuses otherwise.
+        """
 
     def verify(self) -> None:
         """Raises `DigestMismatch` unless what was written has the digest."""
@@ -87,7 +106,10 @@ class BlobStore(Protocol):
         """Size in bytes and a reader of a committed blob, else None. Safe on the event loop."""
 
     def claim(self, digest: Digest) -> Part | None:
-        """The right to write `digest`; None when it is committed (`open` it) or somebody else writes it (`follow`)."""
+        """The right to write `digest`; None when it is committed (`open` it) or somebody else writes it (`follow`).
+
+        Raises `NoRoom` when the disk has not even room for a name, `StoreError` when it refuses otherwise.
+        """
 
     def follow(self, digest: Digest) -> tuple[int, int | None, BlobReader] | None:
         """(bytes written, final size if known, reader) of a part that another process writes; None if nobody does."""
@@ -96,7 +118,11 @@ class BlobStore(Protocol):
         """Tells followers in other processes the final size of the part that this process writes."""
 
     def touch(self, digest: Digest, now: float) -> None:
-        """Notes a use at `now` (epoch seconds). May be late, never wrong by more than the batching of the back end."""
+        """Notes a use at `now` (epoch seconds), wrong by no more than the batching of the back end.
+
+        Microseconds: call it for every use, on the event loop. Evicted is what was used least recently; what was used
+        a few seconds ago, is being written or is protected never goes.
+        """
 
     def delete(self, digest: Digest) -> bool:
         """Removes a committed blob; open readers go on. False when there was none."""

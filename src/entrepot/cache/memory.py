@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from entrepot.cache.interface import BlobInfo, DigestMismatch, Document
+from entrepot.cache.interface import BlobInfo, DigestMismatch, Document, NoRoom, TooLarge
 from entrepot.registry.digests import Digest
 
 
@@ -25,7 +25,7 @@ class MemoryReader:
 class MemoryPart:
     def __init__(self, store: "MemoryBlobs", digest: Digest, data: bytearray) -> None:
         self._store, self.digest, self._data = store, digest, data
-        self._loaded = False
+        self._loaded, self._reserved = False, 0
 
     @property
     def offset(self) -> int:
@@ -35,7 +35,13 @@ class MemoryPart:
         self._loaded = True
         return len(self._data)
 
+    def reserve(self, total: int) -> None:
+        if total > self._reserved:
+            self._store.make_room(self.digest, total)
+            self._reserved = self._store.reserved[self.digest] = total
+
     def write(self, data: bytes) -> None:
+        self.reserve(len(self._data) + len(data))
         self._data += data
         self._loaded = True
 
@@ -58,16 +64,18 @@ class MemoryPart:
 
     def release(self) -> None:
         self._store.writing.pop(self.digest, None)
+        self._store.reserved.pop(self.digest, None)
 
     def reader(self) -> MemoryReader:
         return MemoryReader(self._data)
 
 
 class MemoryBlobs:
-    """`entrepot.cache.interface.BlobStore` for one process."""
+    """`entrepot.cache.interface.BlobStore` for one process; `size` in bytes limits what it holds, None = no limit."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self.clock = clock
+    def __init__(self, clock: Callable[[], float] = time.time, size: int | None = None) -> None:
+        self.clock, self.size = clock, size
+        self.reserved: dict[Digest, int] = {}
         self.blobs: dict[Digest, tuple[bytearray, float]] = {}
         self.parts: dict[Digest, bytearray] = {}
         self.writing: dict[Digest, int | None] = {}
@@ -98,6 +106,26 @@ class MemoryBlobs:
 
     def delete(self, digest: Digest) -> bool:
         return self.blobs.pop(digest, None) is not None
+
+    def used(self) -> int:
+        """Bytes held, and set aside for what is being written."""
+        idle = sum(len(data) for digest, data in self.parts.items() if digest not in self.reserved)
+        return sum(len(data) for data, _ in self.blobs.values()) + idle + sum(self.reserved.values())
+
+    def make_room(self, digest: Digest, total: int) -> None:
+        """Evicts until `digest` may have `total` bytes. Raises `NoRoom`, `TooLarge`."""
+        if self.size is None:
+            return
+        if total > self.size:
+            raise TooLarge(f"{digest}: {total} bytes are more than the store may ever hold ({self.size})")
+        mine = self.reserved.get(digest, len(self.parts.get(digest, b"")))
+        over = self.used() - mine + total - self.size
+        if over > sum(len(data) for data, _ in self.blobs.values()):
+            raise NoRoom(f"{digest}: no room for {total} bytes now ({over} bytes short)")
+        for victim in sorted(self.blobs, key=lambda held: self.blobs[held][1]):
+            if over <= 0:
+                break
+            over -= len(self.blobs.pop(victim)[0])
 
     def iterate(self) -> Iterator[BlobInfo]:
         for digest, (data, used) in list(self.blobs.items()):

@@ -61,6 +61,16 @@ class DiskRecords:
     async def delete(self, key: str) -> bool:
         return bool(await self._write(self._cache.delete, key))
 
+    def has(self, key: str) -> bool:
+        """Whether there is a document; for threads that come and go, each of which would keep a connection.
+
+        Raises `StoreError`.
+        """
+        try:
+            return self._writer.submit(self.get, key).result() is not None
+        except (sqlite3.Error, diskcache.Timeout, OSError) as e:
+            raise StoreError(f"cannot read a record: {e}") from e
+
     def scan(self, prefix: str) -> Iterator[tuple[str, Document]]:
         for key in self._cache.iterkeys():
             if key.startswith(prefix) and (value := self.get(key)) is not None:

@@ -13,6 +13,7 @@ from entrepot.addons.worker import run as work
 from entrepot.certs.authority import Authority
 from entrepot.cli.addresses import expanded
 from entrepot.cli.brief import Brief
+from entrepot.cli.capacity import worker_count
 from entrepot.cli.resolving import own_resolver_addresses, resolvers
 from entrepot.config.model import Config
 from entrepot.config.overrides import catalogue, subtrees
@@ -51,7 +52,11 @@ def _advertised(config: Config) -> frozenset[str]:
 def decisions(config: Config) -> tuple[Catalogue, Policy]:
     """What of a configuration may change while the worker runs."""
     return catalogue(config), Policy(
-        tag=config.policy.tag_ttl, access=config.policy.access_ttl, prefetch=config.policy.prefetch != "off"
+        tag=config.policy.tag_ttl,
+        access=config.policy.access_ttl,
+        prefetch=config.policy.prefetch != "off",
+        bandwidth=config.upstream.bandwidth,
+        workers=worker_count(config.listen.workers),  # as the supervisor counts them, on the same cores
     )
 
 

@@ -1,7 +1,8 @@
 """`entrepot stats`: what is held, from the folders; what was served, from the files the processes write.
 
 Every process writes `<store>/run/<role>-<index>.json`, a flat object of counters since its start, beside "started"
-(epoch seconds) and "pid". This adds them up by role. Opens nothing of the store, so it may run beside everything.
+(epoch seconds) and "pid". This adds them up by role. What registries say of our quotas (`quota_<registry>_<what>`) is
+not added up: the process that has heard last knows best. Opens nothing of the store, so it may run beside everything.
 """
 
 import json
@@ -22,6 +23,7 @@ from entrepot.errors import EntrepotError
 
 _NOT_COUNTERS: Final = frozenset(("started", "pid"))
 _NAME: Final = re.compile(r"([a-z]+)-(\d+)\.json")
+_QUOTA: Final = re.compile(r"quota_(.+)_(limit|remaining|reset|paused|seen)")
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -69,11 +71,31 @@ def served(run: Path) -> dict[str, Served]:
             continue
         before = found.get(name[1], Served(0, float("inf"), {}))
         counters = Counter(before.counters)
-        counters.update({key: value for key, value in numbers.items() if key not in _NOT_COUNTERS and _counts(value)})
+        counters.update({key: value for key, value in numbers.items() if _is_counter(key) and _counts(value)})
         started = numbers.get("started")
         first = float(started) if isinstance(started, int | float) else float("inf")
         found[name[1]] = Served(before.processes + 1, min(before.started, first), dict(counters))
     return found
+
+
+def quotas(run: Path) -> dict[str, dict[str, int]]:
+    """By registry: `limit`, `remaining`, `reset`, `paused` and `seen` as far as known; dates are epoch seconds."""
+    found: dict[str, dict[str, int]] = {}
+    for entry in _entries(run):
+        heard: dict[str, dict[str, int]] = {}
+        for key, value in (_read(Path(entry.path)) or {}).items() if _NAME.fullmatch(entry.name) else ():
+            if (name := _QUOTA.fullmatch(key)) is not None and _counts(value):
+                heard.setdefault(name[1], {})[name[2]] = value
+        for registry, numbers in heard.items():
+            before = found.get(registry, {})
+            latest = max(numbers, before, key=lambda one: one.get("seen", 0))
+            paused = max(before.get("paused", 0), numbers.get("paused", 0))
+            found[registry] = {**latest, **({"paused": paused} if paused else {})}
+    return dict(sorted(found.items()))
+
+
+def _is_counter(key: str) -> bool:
+    return key not in _NOT_COUNTERS and not key.startswith("quota_")
 
 
 def _counts(value: object) -> bool:
@@ -105,6 +127,20 @@ def ago(seconds: float) -> str:
         if seconds >= scale:
             return f"{seconds // scale}{unit} {seconds % scale // part}{smaller}"
     return f"{seconds}s"
+
+
+def quota_line(registry: str, numbers: dict[str, int], now: float) -> str:
+    """What is left of one registry's quota, for people."""
+    known = [f"{numbers['remaining']} left"] if "remaining" in numbers else []
+    known += [f"of {numbers['limit']}"] if "limit" in numbers else []
+    parts = [" ".join(known)] if known else []
+    if (reset := numbers.get("reset", 0)) > now:
+        parts.append(f"more in {ago(reset - now)}")
+    if (paused := numbers.get("paused", 0)) > now:
+        parts.append(f"throttled for {ago(paused - now)}")
+    if "seen" in numbers:
+        parts.append(f"heard {ago(now - numbers['seen'])} ago")
+    return f"quota   {registry}: {', '.join(parts)}"
 
 
 def as_lines(store: Path, held: tuple[int, int], by_role: dict[str, Served], now: float) -> Iterator[str]:
@@ -146,8 +182,10 @@ def stats(context: click.Context, config_path: Path | None, *, as_json: bool) ->
     store = place_to_read(loaded(context, config_path), os.environ).store.path
     if not store.is_dir():
         raise NoStore(f"there is no store in {store} yet; `entrepot up` makes one")
-    held, by_role = blobs(store), served(store / "run")
+    held, by_role, quota = blobs(store), served(store / "run"), quotas(store / "run")
     if as_json:
-        click.echo(json.dumps(as_object(store, held, by_role), indent=2))
+        click.echo(json.dumps({**as_object(store, held, by_role), "quota": quota}, indent=2))
     else:
-        click.echo("\n".join(as_lines(store, held, by_role, time.time())))
+        now = time.time()
+        lines = [quota_line(registry, numbers, now) for registry, numbers in quota.items()]
+        click.echo("\n".join([*as_lines(store, held, by_role, now), *lines]))

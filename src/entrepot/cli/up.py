@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -36,6 +36,8 @@ _log: Final = logging.getLogger("entrepot.supervisor")
 
 # Sections that a running process does not take anew.
 RESTART: Final = ("listen", "certs", "store", "upstream", "log")
+# The keys of them that it does take anew.
+LIVE: Final = {"upstream": ("bandwidth",)}
 # Seconds that children get beyond the time to drain, to break off what is left in an orderly way (FIN, never RST).
 _LAST_WORDS: Final = 2.0
 _UMASK: Final = 0o027  # the store holds private images
@@ -135,7 +137,7 @@ class Box:
             return None
         if waiting := changed(self._wished, fresh):
             _log.warning("a restart is needed for the changes of %s", ", ".join(waiting))
-        self.config = replace(fresh, **{section: getattr(self.config, section) for section in RESTART})
+        self.config = replace(fresh, **{section: in_force(section, self.config, fresh) for section in RESTART})
         _log.info("configuration read again")
         return reload_line(self.config.to_json())
 
@@ -180,12 +182,19 @@ def command(role: Role) -> list[str]:
     return [sys.executable, "-P", "-m", "entrepot.cli.children", role.name]
 
 
+def in_force(section: str, running: Config, fresh: Config) -> Any:
+    """A section that needs a restart, with those of its keys that do not."""
+    live = {key: getattr(getattr(fresh, section), key) for key in LIVE.get(section, ())}
+    return replace(getattr(running, section), **live)
+
+
 def changed(before: Config, after: Config) -> list[str]:
     """The keys of sections that need a restart, where the two differ."""
     found = []
     for name in RESTART:
         old, new = getattr(before, name), getattr(after, name)
-        found += [f"{name}.{item.name}" for item in fields(old) if getattr(old, item.name) != getattr(new, item.name)]
+        keys = [item.name for item in fields(old) if item.name not in LIVE.get(name, ())]
+        found += [f"{name}.{key}" for key in keys if getattr(old, key) != getattr(new, key)]
     return found
 
 

@@ -129,6 +129,8 @@ class RegistryEntry:
     public_ttl: float | None = optional(kinds.DURATION)
     outage_grace: float | None = optional(kinds.DURATION)
     prefetch: str | None = optional(_PREFETCH)
+    bandwidth: int | None = optional(kinds.RATE)
+    """Bytes per second over all transfers from it, within [upstream] bandwidth; 0 = no limit of its own."""
 
     def policy(self, base: Policy) -> Policy:
         """`base` with what this registry overrides."""

@@ -24,6 +24,7 @@ def overrides(entries: Iterable[RegistryEntry]) -> list[RegistryOverride]:
             public_ttl=entry.public_ttl,
             outage_grace=entry.outage_grace,
             prefetch=entry.prefetch,
+            bandwidth=entry.bandwidth,
         )
         for entry in entries
     ]

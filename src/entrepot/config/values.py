@@ -22,6 +22,7 @@ _UNITS: Final = {
 }
 _SHOWN: Final = ("PiB", "TiB", "GiB", "MiB", "KiB", "PB", "TB", "GB", "MB", "kB")
 _SIZE: Final = re.compile(r"(\d{1,20}(?:\.\d{1,6})?) ?([kmgtp]?i?b)", re.IGNORECASE | re.ASCII)
+_BITS: Final = re.compile(r"(\d{1,20}(?:\.\d{1,6})?) ?([kmg]?)bit", re.IGNORECASE | re.ASCII)
 _SHARE: Final = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%", re.ASCII)
 _MILLISECONDS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _DURATION: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?(ms|s|m|h|d)", re.ASCII)
@@ -106,11 +107,15 @@ def show_size(size: Size) -> str:
 
 
 def parse_rate(text: str) -> int:
-    """Bytes per second: a size, with or without "/s"."""
+    """Bytes per second: a size, or bits as lines are sold in, with or without "/s"."""
+    amount = text.strip().removesuffix("/s")
+    if (found := _BITS.fullmatch(amount)) is not None:
+        bits = Decimal(found[1]) * 1000 ** " kmg".index(found[2].lower() or " ")
+        return max(1, int(bits / 8)) if bits else 0  # a fraction of a byte is not "no limit"
     try:
-        return parse_bytes(text.strip().removesuffix("/s"))
+        return parse_bytes(amount)
     except ValueError:
-        raise ValueError('must be bytes per second, such as "10MB/s", or "0" for no limit') from None
+        raise ValueError('must be a rate, such as "500Mbit", "10MB/s", or "0" for no limit') from None
 
 
 def show_rate(rate: int) -> str:

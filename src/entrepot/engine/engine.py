@@ -16,8 +16,10 @@ from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry import oci_errors
 from entrepot.registry.routes import BlobRoute, ManifestRoute, Ping, Route
+from entrepot.upstream.bandwidth import Bandwidth
 from entrepot.upstream.client import UpstreamClient
 from entrepot.upstream.errors import LoopDetected, TimedOut, UpstreamError
+from entrepot.upstream.quota import Quotas
 from entrepot.upstream.transfer import Transfers
 
 BAD_GATEWAY: Final = 502
@@ -39,16 +41,21 @@ class Engine:
         key: bytes,
         policy: Policy,
         clock: Callable[[], float] = time.time,
+        bandwidth: Bandwidth | None = None,
     ) -> None:
         access = Access(records, key)
-        self._upstreams = Upstreams(client)
+        self.quotas = Quotas()
+        self._bandwidth = bandwidth or Bandwidth()
+        self._upstreams = Upstreams(client, access, self.quotas, self._bandwidth, clock)
         self._manifests = Manifests(records, access, self._upstreams, policy, clock)
         prefetch = Prefetch(blobs, records, access, transfers, self._upstreams)
         self._blobs = Blobs(blobs, transfers, access, self._upstreams, policy, prefetch, clock)
+        self.reconfigure(policy)
 
     def reconfigure(self, policy: Policy) -> None:
         """From the next request on."""
         self._manifests.policy = self._blobs.policy = policy
+        self._bandwidth.reconfigure(policy.bandwidth, policy.workers)
 
     @staticmethod
     def takes(method: str, route: Route | None) -> bool:

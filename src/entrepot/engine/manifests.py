@@ -2,6 +2,9 @@
 
 Decides when a tag's record is believed, when it is checked and what a client gets meanwhile. A manifest is verified
 before its first byte is sent (docker, podman, skopeo and crane do not check what a tag gives them themselves).
+
+A tag that has moved is remembered with its new digest only once that manifest is held: until then the old one is what
+a client can still have when upstream throttles or goes away (DESIGN rules 5 and 6).
 """
 
 from collections.abc import Callable
@@ -12,9 +15,9 @@ from entrepot.cache.interface import Document, Records
 from entrepot.engine.access import Access
 from entrepot.engine.fields import matches_etag, of_content
 from entrepot.engine.flights import Flights
-from entrepot.engine.messages import Answer, PullRequest, Verdict
+from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
 from entrepot.engine.policy import Policy
-from entrepot.engine.upstreams import HeadRefused, Upstreams
+from entrepot.engine.upstreams import HeadRefused, Upstreams, trouble
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest, InvalidDigest
 from entrepot.registry.manifests import Descriptor, InvalidManifest, parse_manifest
@@ -105,26 +108,40 @@ class Manifests:
         granted = self._granted(request, route.repository)
         if record and granted and now - record.checked < self.policy.tag_ttl(registry):
             return await self._of_record(request, route, record, "hit", "fresh")
+        spare = record if record and granted and self._held(record.digest) else None
+        if spare and not self._upstreams.may(request, "revalidate", "HEAD"):
+            return await self._of_record(request, route, spare, "stale", "quota of upstream is short")
+        try:
+            return await self._by_asking(request, route, key, record, spare=spare is not None)
+        except (Refused, UpstreamError) as failure:
+            if spare is None or (why := trouble(failure)) is None:
+                raise
+            return await self._of_record(request, route, spare, "stale", why)
+
+    async def _by_asking(
+        self, request: PullRequest, route: ManifestRoute, key: str, record: TagRecord | None, *, spare: bool
+    ) -> Answer:
+        """As upstream has it now. Raises what keeps it from saying; `spare`: there is something else to serve then."""
         if record is None and request.method == "GET":
             return await self._first_get(request, route, key)
         try:
             current = await self._checks.run(
                 (key, self._principal(request), request.method), lambda: self._check(request, route, key, record)
             )
-        except HeadRefused:
-            if request.method == "HEAD":
-                return await self._head_unheld(request, route.repository)
-            return await self._first_get(request, route, key)
-        except UpstreamError:
-            if record and granted and self._held(record.digest):
-                return await self._of_record(request, route, record, "stale", "upstream is away")
-            raise
+        except HeadRefused as failure:
+            if spare and trouble(failure):
+                raise
+            current = None
         if current is None:  # upstream does not say which digest it is
             if request.method == "HEAD":
                 return await self._head_unheld(request, route.repository)
             return await self._first_get(request, route, key)
         verdict: Verdict = "revalidated" if record and record.digest == current.digest else "miss"
-        return await self._of_record(request, route, current, verdict, "checked")
+        awaited = record is not None and not self._held(current.digest)
+        answer = await self._of_record(request, route, current, verdict, "checked")
+        if awaited and self._held(current.digest):
+            await self._remember(key, request, route, current, record)
+        return answer
 
     async def _check(
         self, request: PullRequest, route: ManifestRoute, key: str, record: TagRecord | None
@@ -144,7 +161,10 @@ class Manifests:
             media_type = fields.get("content-type", "")
             length = fields.get("content-length", "")
             size = int(length) if length.isdigit() else NO_SIZE
-        return await self._remember(key, request, route, TagRecord(digest, media_type, size, now, now), record)
+        current = TagRecord(digest, media_type, size, now, now)
+        if record and record.digest != digest and self._held(record.digest) and not self._held(digest):
+            return current
+        return await self._remember(key, request, route, current, record)
 
     async def _first_get(self, request: PullRequest, route: ManifestRoute, key: str) -> Answer:
         """The tag itself, fetched: one round trip instead of a HEAD and a GET, as a direct pull has it."""

@@ -1,4 +1,7 @@
-"""For how long things are believed: the `[policy]` of the configuration, and what a registry says otherwise."""
+"""For how long things are believed and how much is fetched: what of the configuration the engine goes by.
+
+What a registry says otherwise is in the `Registry` of the catalogue.
+"""
 
 from dataclasses import dataclass
 
@@ -7,11 +10,13 @@ from entrepot.registry.catalogue import Registry
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Seconds, each the default for registries that say nothing else."""
+    """Each value the default for registries that say nothing else."""
 
-    tag: float = 60.0
-    access: float = 300.0
+    tag: float = 60.0  # seconds
+    access: float = 300.0  # seconds
     prefetch: bool = True  # the other layers of an image are fetched when a client asks for the first one
+    bandwidth: int = 0  # bytes of blobs per second from all registries together, for the box; 0 for no cap
+    workers: int = 1  # processes that divide `bandwidth` evenly, and what a registry says of its own
 
     def tag_ttl(self, registry: Registry) -> float:
         """How long a tag is served from its record without asking."""

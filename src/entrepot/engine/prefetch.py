@@ -3,7 +3,8 @@
 A client asks for three layers at a time; over a link with latency the rest might as well be on their way. It begins
 when the first layer is fetched, not when the manifest is: clients that only look (`skopeo inspect`, containerd, which
 reads the manifests of every platform) would cost the whole image. The credential is that of the client that asked,
-used while its request is in memory and never kept.
+used while its request is in memory and never kept. When the registry's quota runs low nothing is fetched ahead: what
+is left of it is for what clients ask for.
 """
 
 import asyncio
@@ -62,7 +63,10 @@ class Prefetch:
             async with self._room:
                 if self._transfers.running(layer.digest) is not None or self._held(layer.digest):
                     return
-                source = BlobSource(self._upstreams, replace(request, route=BlobRoute(repository, layer.digest)))
+                asking = replace(request, route=BlobRoute(repository, layer.digest))
+                if not self._upstreams.may(asking, "prefetch", "GET"):
+                    return
+                source = BlobSource(self._upstreams, asking)
                 transfer, _ = self._transfers.join(layer.digest, source, layer.size if layer.size >= 0 else None)
                 try:
                     await transfer.ended()

@@ -1,21 +1,25 @@
 """Questions to a registry, in the name of one client.
 
 Turns a pull request into an upstream exchange and what comes back into an answer or `Refused`. Decides nothing about
-who may have the result.
+who may have the result. Every answer's word on the quota is noted here, and every byte of a blob passes the bandwidth
+cap here.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+from entrepot.engine.access import Access
 from entrepot.engine.fields import relayed, to_upstream
 from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest
 from entrepot.registry.ranges import Range
 from entrepot.registry.routes import ManifestRoute, Route
+from entrepot.upstream.bandwidth import Bandwidth
 from entrepot.upstream.client import UpstreamClient
 from entrepot.upstream.errors import InvalidResponse, UpstreamError
+from entrepot.upstream.quota import Key, Purpose, Quotas, counts
 from entrepot.upstream.response import Response
 from entrepot.upstream.transfer import Opened
 
@@ -23,13 +27,35 @@ MAX_MANIFEST: Final = 4 << 20  # bytes; the distribution spec asks registries to
 MAX_MESSAGE: Final = 1 << 20  # bytes of an error, a token or a page of tags that is relayed
 RETRIABLE: Final = frozenset({408, 429, 500, 502, 503, 504})  # upstream's trouble, not its verdict on the client
 REFUSES_HEAD: Final = frozenset({405, 501})
+TOO_MANY: Final = 429
 
 
 class Upstreams:
     """Asks registries on behalf of clients."""
 
-    def __init__(self, client: UpstreamClient) -> None:
-        self._client = client
+    def __init__(
+        self,
+        client: UpstreamClient,
+        access: Access,
+        quotas: Quotas,
+        bandwidth: Bandwidth,
+        clock: Callable[[], float],
+    ) -> None:
+        self._client, self._access, self._quotas, self._clock = client, access, quotas, clock
+        self._bandwidth = bandwidth
+
+    def may(self, request: PullRequest, purpose: Purpose, method: str) -> bool:
+        """Whether the quota of this client's credential allows a request like this that nobody waits for."""
+        counted = counts(request.registry, method, request.route)
+        return self._quotas.may(self._quota_key(request), purpose, self._clock(), counted=counted)
+
+    def paced(self, request: PullRequest, response: Response) -> AsyncIterator[bytes]:
+        """The bytes of a blob, no faster than allowed."""
+        return self._bandwidth.pace(request.registry, response.chunks())
+
+    def _quota_key(self, request: PullRequest) -> Key:
+        name = request.registry.name
+        return name, self._access.principal(name, request.headers.get("authorization"))
 
     @asynccontextmanager
     async def exchange(
@@ -41,6 +67,7 @@ class Upstreams:
         headers = to_upstream(request.headers, *more)
         opening = self._client.follow if follow else self._client.open
         async with opening(method, url, headers, ca=registry.ca) as response:
+            self._quotas.observe(self._quota_key(request), response.headers, response.status, self._clock())
             yield response
 
     async def relay(self, request: PullRequest, *, follow: bool = False) -> Answer:
@@ -88,6 +115,20 @@ class HeadRefused(UpstreamError):
         self.status = status
 
 
+def trouble(failure: Refused | UpstreamError) -> str | None:
+    """What ails upstream, in one clause; None when it has given a verdict that holds, such as 401 or 404."""
+    match failure:
+        case Refused():
+            status = failure.answer.status
+        case HeadRefused():
+            status = failure.status
+        case _:
+            return "upstream is away"
+    if status == TOO_MANY:
+        return "upstream throttles"
+    return "upstream is in trouble" if status in RETRIABLE or status > max(RETRIABLE) else None
+
+
 async def snapshot(response: Response) -> Answer:
     """A small answer of upstream's, ready to be passed on."""
     verdict: Verdict = "pass" if response.status < 400 else "refused"
@@ -105,7 +146,7 @@ async def distant(
         response = await stack.enter_async_context(upstreams.exchange(request, "GET", wanted, follow=True))
         if response.status != 206 or _content_range(response)[0] != part.start:
             return None
-        return response.chunks(), stack.pop_all()
+        return upstreams.paced(request, response), stack.pop_all()
     return None
 
 
@@ -125,9 +166,9 @@ class BlobSource:
         self.accepted = self.accepted or response.status in {200, 206}
         if response.status == 206:
             start, total = _content_range(response)
-            return Opened(start, total, response.chunks())
+            return Opened(start, total, self._upstreams.paced(self._request, response))
         if response.status == 200:
-            return Opened(0, response.content_length, response.chunks())
+            return Opened(0, response.content_length, self._upstreams.paced(self._request, response))
         if response.status == 416 and offset:
             raise InvalidResponse(self._request.registry.name, f"has no byte {offset} of it")
         if offset and response.status in RETRIABLE:

@@ -50,6 +50,7 @@ class Registry:
     public_ttl: float | None = None  # seconds
     outage_grace: float | None = None  # seconds
     prefetch: str | None = None  # "off", "layers" or "tags"
+    bandwidth: int | None = None  # bytes per second taken from it; None or 0 for no cap of its own
     family: str | None = None  # pattern of the family it was made from, as in "*.azurecr.io"
     quirks: frozenset[str] = frozenset()
 
@@ -77,6 +78,7 @@ class RegistryOverride:
     public_ttl: float | None = None
     outage_grace: float | None = None
     prefetch: str | None = None
+    bandwidth: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ What this room does, one file each:
 - `redirects`  the next request of a redirect: pure
 - `response`   an answer and its body
 - `client`     the exchanges
+- `quota`      what registries say of their quotas, and what is left to whom: pure
+- `bandwidth`  no faster than allowed, in turns
 
 What it does not do: it holds no credential longer than one exchange, writes nothing to disk outside the
 transfer, knows no repository, and decides nothing about access or freshness.
