@@ -13,6 +13,7 @@ from tests.fakes.images import Image, push_image
 from tests.fakes.registry import FakeRegistry, running
 
 from entrepot.addons.worker import Worker, WorkerSettings
+from entrepot.cache.space import Limits
 from entrepot.certs.authority import Authority
 from entrepot.engine.policy import Policy
 from entrepot.registry.catalogue import Catalogue, RegistryOverride
@@ -111,6 +112,7 @@ async def box(tmp_path: Path) -> AsyncIterator[Box]:
             index=0,
             sockets=(listening.detach(),),
             store=tmp_path / "store",
+            limits=Limits(),
             certs=tmp_path / "ca",
             leaf_days=7,
             drain=5.0,

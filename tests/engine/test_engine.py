@@ -381,9 +381,18 @@ class TestBlobs:
 
     async def test_a_cut_upstream_is_resumed_out_of_sight(self, bench: Bench) -> None:
         layer = bench.image.layers[1]
-        bench.registry.faults += [Fault(str(layer), cut_after=30_000), Fault(str(layer), cut_after=10_000)]
-        answer, body = await bench.get(bench.blob(layer))
-        assert (answer.status, Digest.of(body)) == (200, layer)
+        cuts = [(30_000, asyncio.Event()), (40_000, asyncio.Event())]
+        bench.registry.faults += [
+            Fault(str(layer), hold=cuts[0][1], hold_after=30_000, cut_after=0),
+            Fault(str(layer), hold=cuts[1][1], hold_after=10_000, cut_after=0),
+        ]
+        answer = await bench.ask("GET", bench.blob(layer))
+        transfer = bench.transfers.running(layer)
+        assert transfer is not None
+        for held, cut in cuts:  # the cut comes when what was sent before is on the disk
+            await transfer.wait(held - 2)
+            cut.set()
+        assert (answer.status, Digest.of(await content(answer))) == (200, layer)
         ranges = [seen.headers.get("Range") for seen in bench.registry.seen]
         assert ranges == [None, "bytes=30000-", "bytes=40000-"]
 
@@ -471,6 +480,37 @@ class TestBlobs:
         answer, body = await bench.get(bench.blob(layer, "other/app"))
         assert (answer.verdict, Digest.of(body)) == ("proved", layer)
         assert bench.registry.requests() == [f"HEAD {bench.blob(layer, 'other/app')}"]
+
+
+class TestNoRoom:
+    """DESIGN rule 10: a full disk means pass-through, not failure."""
+
+    @pytest.fixture
+    def full(self, bench: Bench) -> Bench:
+        small = MemoryBlobs(bench.clock, size=10_000)
+        bench.engine._blobs._store = bench.transfers._store = small
+        bench.blobs = small
+        return bench
+
+    async def test_what_does_not_fit_is_passed_through(self, full: Bench) -> None:
+        layer = full.image.layers[1]
+        for _ in range(2):
+            answer, body = await full.get(full.blob(layer))
+            assert (answer.status, answer.verdict, Digest.of(body)) == (200, "pass", layer)
+            assert answer.length == 70_000
+            assert "not stored" in answer.why
+        assert full.blobs.open(layer) is None
+
+    async def test_a_range_of_it_too(self, full: Bench) -> None:
+        answer, body = await full.get(full.blob(full.image.layers[1]), ("Range", "bytes=69990-"))
+        assert (answer.status, answer.headers.get("content-range")) == (206, "bytes 69990-69999/70000")
+        assert body == b"b" * 10
+
+    async def test_what_fits_is_held(self, full: Bench) -> None:
+        layer = full.image.layers[0]
+        await full.get(full.blob(layer))
+        answer, _ = await full.get(full.blob(layer))
+        assert answer.verdict == "hit"
 
 
 class TestPrefetch:

@@ -28,7 +28,9 @@ from entrepot.addons.handler import Handler
 from entrepot.addons.passthrough import PassThrough
 from entrepot.addons.pulls import Pulls
 from entrepot.addons.tls import ServerContexts
-from entrepot.cache.embedded import open_blobs, open_records
+from entrepot.cache.embedded import open_blobs, open_records, protected_by
+from entrepot.cache.keeper import Keeper
+from entrepot.cache.space import Limits
 from entrepot.certs.authority import Authority
 from entrepot.certs.leaves import LeafIssuer
 from entrepot.engine.access import box_key
@@ -57,6 +59,7 @@ class WorkerSettings:
     index: int
     sockets: tuple[int, ...]  # descriptors of listening TCP sockets
     store: Path
+    limits: Limits
     certs: Path
     leaf_days: int
     drain: float  # seconds that answers under way may take after SIGTERM
@@ -107,13 +110,13 @@ class Worker:
             self.resolver,
         )
         self.records = open_records(settings.store)
-        blobs = open_blobs(settings.store)
+        self.blobs = open_blobs(settings.store, settings.limits, protected=protected_by(self.records))
         run = settings.store / "run"
         run.mkdir(mode=0o700, exist_ok=True)
         self.counters = Counters(run / f"proxy-{settings.index}.json", started=time.time())
-        self.transfers = Transfers(blobs, on_end=lambda t: self.counters.add("bytes_upstream", t.received))
+        self.transfers = Transfers(self.blobs, on_end=lambda t: self.counters.add("bytes_upstream", t.received))
         self.engine = Engine(
-            blobs, self.records, self.client, self.transfers, key=box_key(settings.store / "key"), policy=policy
+            self.blobs, self.records, self.client, self.transfers, key=box_key(settings.store / "key"), policy=policy
         )
         self._contexts = ServerContexts()
         self.pulls = Pulls(self.engine, catalogue, self._contexts, self.counters, pseudonym=settings.pseudonym)
@@ -142,6 +145,7 @@ class Worker:
         options.update(connection_strategy="lazy", validate_inbound_headers=True)
         running = spawn(master.run(), name="mitmproxy")
         counting = spawn(self._count(), name="counters")
+        keeping = spawn(Keeper(self.blobs).run(), name="keeper")
         try:
             stopping = spawn(stop.wait(), name="stop")
             await asyncio.wait([stopping, running], return_when=asyncio.FIRST_COMPLETED)
@@ -150,6 +154,9 @@ class Worker:
             master.shutdown()
             await running
             counting.cancel()
+            keeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeping
             await self.close()
 
     async def _drain(self, server: proxyserver.Proxyserver) -> None:
@@ -188,6 +195,7 @@ class Worker:
         await self.transfers.close()
         await self.client.aclose()
         self.flush()
+        self.blobs.close()
         await self.records.close()
 
 

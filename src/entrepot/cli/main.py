@@ -33,6 +33,8 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "ca": Entry("entrepot.cli.ca:ca", "The CA that clients trust: show, install, export, rotate."),
     "images": Entry("entrepot.cli.images:images", "List the images that are held."),
     "stats": Entry("entrepot.cli.stats:stats", "Show what is held and what was served."),
+    "scrub": Entry("entrepot.cli.housekeeping:scrub", "Hash what is held again; remove what is wrong."),
+    "gc": Entry("entrepot.cli.housekeeping:gc", "Remove what is least used, if the limits ask for it."),
     "config": Entry("entrepot.cli.config:config", "Check and show the configuration."),
     "completion": Entry("entrepot.cli.completion:completion", "Print the completion script of a shell."),
 }

@@ -10,6 +10,7 @@ from typing import Final
 from entrepot import __version__
 from entrepot.addons.worker import WorkerSettings
 from entrepot.addons.worker import run as work
+from entrepot.cache.space import Limits
 from entrepot.certs.authority import Authority
 from entrepot.cli.addresses import expanded
 from entrepot.cli.brief import Brief
@@ -31,6 +32,7 @@ def settings(brief: Brief) -> WorkerSettings:
         index=brief.index,
         sockets=brief.sockets,
         store=config.store.path,
+        limits=Limits(size=config.store.size, min_free=config.store.min_free),
         certs=config.certs.path,
         leaf_days=config.certs.leaf_days,
         drain=config.listen.drain,

@@ -5,19 +5,19 @@ it gets. A blob never expires; its digest is its only name, whatever repository 
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
-from entrepot.cache.interface import BlobStore
+from entrepot.cache.interface import BlobStore, StoreError
 from entrepot.engine.access import Access
-from entrepot.engine.bodies import DistantBody, GrowingBody, HeldBody
+from entrepot.engine.bodies import DistantBody, GrowingBody, HeldBody, PassingBody
 from entrepot.engine.fields import API_VERSION, BLOB_TYPE, FOR_EVER, matches_etag, of_content
 from entrepot.engine.flights import Flights
 from entrepot.engine.messages import Answer, Body, PullRequest, Refused, Verdict
 from entrepot.engine.policy import Policy
 from entrepot.engine.prefetch import Prefetch
-from entrepot.engine.upstreams import BlobSource, HeadRefused, Upstreams, distant
+from entrepot.engine.upstreams import BlobSource, HeadRefused, Upstreams, distant, past_the_store
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest
 from entrepot.registry.manifests import Descriptor
@@ -27,7 +27,6 @@ from entrepot.upstream.errors import UpstreamError
 from entrepot.upstream.transfer import Transfer, Transfers
 
 FAR: Final = 4 << 20  # bytes ahead of a growing blob from which a range is asked for separately
-TOUCH_EVERY: Final = 300.0  # seconds; eviction needs no finer notion of use
 
 
 class Blobs:
@@ -48,7 +47,6 @@ class Blobs:
         self.policy = policy
         self._prefetch = prefetch
         self._proofs: Flights[tuple[str, ...], None] = Flights("proof")
-        self._touched: dict[Digest, float] = {}
 
     async def answer(self, request: PullRequest, route: BlobRoute) -> Answer:
         """Raises `Refused`, `UpstreamError`, `StoreError`, `TransferError`."""
@@ -79,7 +77,7 @@ class Blobs:
         digest = route.digest
         if (held := self._store.open(digest)) is not None:
             size, reader = held
-            self._touch(digest)
+            self._store.touch(digest, self._clock())
             return self._reply(request, digest, size, verdict, lambda start, stop: HeldBody(reader, start, stop))
         if request.method == "HEAD" and self._transfers.running(digest) is None:
             return await self._head_unheld(request, route)
@@ -100,6 +98,8 @@ class Blobs:
             if mine:
                 raise
             return await self._fetch(request, route)  # it was somebody else's credential that was refused
+        except StoreError as e:
+            return await self._past_the_store(request, digest, e)
         if source.accepted:
             await self._admit(request, route, transfer.size)
             if self.policy.prefetch:
@@ -110,6 +110,14 @@ class Blobs:
         verdict: Verdict = "miss" if source.accepted else "hit" if transfer.verified else "joined"
         return await self._along(request, digest, transfer, verdict)
 
+    async def _past_the_store(self, request: PullRequest, digest: Digest, why: StoreError) -> Answer:
+        """No room, or the disk refuses: the client is served all the same, by a request of its own (DESIGN rule 10)."""
+        status, upstream, body = await past_the_store(self._upstreams, request)
+        fields = [*of_content(digest, BLOB_TYPE, status="fwd=miss"), ("Accept-Ranges", "bytes")]
+        if (part := upstream.get("content-range")) is not None:
+            fields.append(("Content-Range", part))
+        return Answer(status, Headers(fields), body, "pass", f"not stored: {why}", length=body.length)
+
     async def _along(self, request: PullRequest, digest: Digest, transfer: Transfer, verdict: Verdict) -> Answer:
         """Reads along with a transfer; what it will not have for a while comes by a request of its own."""
         size = transfer.size
@@ -117,14 +125,14 @@ class Blobs:
             fields = [*of_content(digest, BLOB_TYPE, status="fwd=miss; stored"), ("Cache-Control", FOR_EVER)]
             return Answer(200, Headers(fields), GrowingBody(transfer), verdict, "size unknown")
         part = _asked_range(request, digest, size)
-        far: tuple[AsyncIterator[bytes], AsyncExitStack] | None = None
+        far: PassingBody | None = None
         if request.method == "GET" and isinstance(part, Range) and part.start > transfer.available + FAR:
             with suppress(UpstreamError):  # then it waits for the transfer
                 far = await distant(self._upstreams, request, part)
 
         def body(start: int, stop: int) -> Body:
             if far is not None:
-                return DistantBody(transfer, start, stop, far[0], far[1].aclose)
+                return DistantBody(transfer, start, stop, far)
             return GrowingBody(transfer, start, stop)
 
         return self._reply(request, digest, size, verdict, body)
@@ -203,12 +211,6 @@ class Blobs:
 
     def _principal(self, request: PullRequest) -> str:
         return self._access.principal(request.registry.name, request.headers.get("authorization"))
-
-    def _touch(self, digest: Digest) -> None:
-        now = self._clock()
-        if now - self._touched.get(digest, 0.0) > TOUCH_EVERY:
-            self._touched[digest] = now
-            self._store.touch(digest, now)
 
 
 def _asked_range(request: PullRequest, digest: Digest, size: int) -> Range | Unsatisfiable | None:

@@ -76,45 +76,73 @@ class GrowingBody:
         return self._transfer.verified and self._at >= self._transfer.available
 
 
+class PassingBody:
+    """Bytes on their way from upstream to this client only."""
+
+    def __init__(
+        self, chunks: AsyncIterator[bytes], close: Callable[[], Coroutine[object, object, None]], length: int | None
+    ) -> None:
+        self._chunks, self._close = chunks, close
+        self._piece = memoryview(b"")
+        self._ended = False
+        self.length = length
+
+    def read_now(self, buffer: memoryview) -> int:
+        if not self._piece:
+            return 0 if self._ended else -1
+        n = min(len(buffer), len(self._piece))
+        buffer[:n] = self._piece[:n]
+        self._piece = self._piece[n:]
+        return n
+
+    async def read(self, buffer: memoryview) -> int:
+        while (n := self.read_now(buffer)) < 0:
+            try:
+                self._piece = memoryview(await anext(self._chunks))
+            except StopAsyncIteration:
+                self._ended = True
+        return n
+
+    def close(self) -> None:
+        spawn(self._close(), name="close exchange")
+
+
 class DistantBody:
     """Bytes `start` to `stop` that the growing blob will not have for a while: from a request of their own.
 
     When that request breaks or ends short the rest comes from the transfer after all.
     """
 
-    def __init__(
-        self,
-        transfer: Transfer,
-        start: int,
-        stop: int,
-        chunks: AsyncIterator[bytes],
-        close: Callable[[], Coroutine[object, object, None]],
-    ) -> None:
+    def __init__(self, transfer: Transfer, start: int, stop: int, direct: PassingBody) -> None:
         self._transfer, self._at, self._stop = transfer, start, stop
-        self._chunks, self._close = chunks, close
-        self._piece = memoryview(b"")
+        self._direct = direct
         self._rest: GrowingBody | None = None
         self.length: int | None = stop - start
 
     def read_now(self, buffer: memoryview) -> int:
         if self._rest is not None:
             return self._rest.read_now(buffer)
-        if self._at >= self._stop:
-            return 0
-        if not self._piece:
-            return -1
-        n = min(len(buffer), len(self._piece), self._stop - self._at)
-        buffer[:n] = self._piece[:n]
-        self._piece, self._at = self._piece[n:], self._at + n
-        return n
+        return self._took(self._direct.read_now(self._room(buffer)) if self._at < self._stop else 0)
 
     async def read(self, buffer: memoryview) -> int:
-        while (n := self.read_now(buffer)) < 0 and self._rest is None:
+        if self._rest is None and self._at < self._stop:
             try:
-                self._piece = memoryview(await anext(self._chunks))
-            except (StopAsyncIteration, UpstreamError):
-                self._rest = GrowingBody(self._transfer, self._at, self._stop)
-        return n if n >= 0 or self._rest is None else await self._rest.read(buffer)
+                n = await self._direct.read(self._room(buffer))
+            except UpstreamError:
+                n = 0
+            if n:
+                return self._took(n)
+            self._rest = GrowingBody(self._transfer, self._at, self._stop)
+        return 0 if self._rest is None else await self._rest.read(buffer)
 
     def close(self) -> None:
-        spawn(self._close(), name="close range")
+        self._direct.close()
+
+    def _room(self, buffer: memoryview) -> memoryview:
+        return buffer[: self._stop - self._at]
+
+    def _took(self, n: int) -> int:
+        if n == 0 and self._at < self._stop:  # it ended short: `read` goes over to the transfer
+            return -1
+        self._at += max(n, 0)
+        return n

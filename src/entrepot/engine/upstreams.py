@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from entrepot.engine.access import Access
+from entrepot.engine.bodies import PassingBody
 from entrepot.engine.fields import relayed, to_upstream
 from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
 from entrepot.headers import Headers
@@ -137,17 +138,27 @@ async def snapshot(response: Response) -> Answer:
     return Answer(response.status, relayed(response.headers), body, verdict, f"upstream says {response.status}", length)
 
 
-async def distant(
-    upstreams: Upstreams, request: PullRequest, part: Range
-) -> tuple[AsyncIterator[bytes], AsyncExitStack] | None:
+async def distant(upstreams: Upstreams, request: PullRequest, part: Range) -> PassingBody | None:
     """The bytes of `part` of a blob by a request of their own; None when upstream does not give just these."""
     async with AsyncExitStack() as stack:
         wanted = ("Range", f"bytes={part.start}-{part.stop - 1}")
         response = await stack.enter_async_context(upstreams.exchange(request, "GET", wanted, follow=True))
         if response.status != 206 or _content_range(response)[0] != part.start:
             return None
-        return upstreams.paced(request, response), stack.pop_all()
+        return PassingBody(upstreams.paced(request, response), stack.pop_all().aclose, part.length)
     return None
+
+
+async def past_the_store(upstreams: Upstreams, request: PullRequest) -> tuple[int, Headers, PassingBody]:
+    """A blob, or the range of it that the client asked for, for this client only. Raises `Refused`, `UpstreamError`."""
+    more = [("Range", value) for value in request.headers.get_all("range")[:1]]
+    async with AsyncExitStack() as stack:
+        response = await stack.enter_async_context(upstreams.exchange(request, "GET", *more, follow=True))
+        if response.status not in {200, 206}:
+            raise Refused(await snapshot(response))
+        body = PassingBody(upstreams.paced(request, response), stack.pop_all().aclose, response.content_length)
+        return response.status, response.headers, body
+    raise RuntimeError("unreachable: the block above returns or raises")
 
 
 class BlobSource:

@@ -9,7 +9,9 @@ that caused it has gone.
    never ends clean (DESIGN rule 1).
 2. A transfer that breaks is resumed with `Range` from the last byte on disk, out of sight of the waiters (rule 2);
    every attempt that brings bytes renews the patience.
-3. Whose credentials are used and who may read is decided by those who call; so is what a refusal means.
+3. Room is reserved before the first byte; without room (`NoRoom`, `TooLarge`) the transfer ends and whoever wanted the
+   blob is served past the store (rule 10).
+4. Whose credentials are used and who may read is decided by those who call; so is what a refusal means.
 """
 
 import asyncio
@@ -18,7 +20,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from entrepot.cache.interface import BlobReader, BlobStore, DigestMismatch, Part, StoreError
+from entrepot.cache.interface import BlobReader, BlobStore, DigestMismatch, Part, StoreError, TooLarge
 from entrepot.errors import EntrepotError
 from entrepot.registry.digests import Digest
 from entrepot.tasks import spawn
@@ -160,19 +162,18 @@ class Transfer:
             await asyncio.to_thread(part.load)
             await self._fetch(part)
             await asyncio.to_thread(part.verify)
-        except DigestMismatch:
-            part.discard()
-            raise
-        except BaseException:
-            if part.offset:
-                part.release()  # the bytes are good for next time
-            else:
-                part.discard()
+        except BaseException as e:
+            keep = part.offset > 0 and not isinstance(e, DigestMismatch | TooLarge)  # the bytes are good for next time
+            await asyncio.shield(asyncio.to_thread(part.release if keep else part.discard))
             raise
         self.size = self.available = part.offset
         self.verified = True
         self._notify()  # waiters need not wait for the disk to settle
-        await asyncio.to_thread(part.commit)
+        try:
+            await asyncio.to_thread(part.commit)
+        except StoreError:
+            await asyncio.to_thread(part.discard)  # everybody has been served; it is fetched again next time
+            raise
 
     async def _fetch(self, part: Part) -> None:
         failures = 0
@@ -180,7 +181,7 @@ class Transfer:
             before, broken = part.offset, None
             try:
                 opened = await self._source.open(part.offset)
-                self._announce(part, opened)
+                await self._announce(part, opened)
                 async for batch in _batches(_from(opened, part.offset)):
                     await asyncio.to_thread(part.write, batch)
                     self._advance(part, len(batch))
@@ -197,7 +198,7 @@ class Transfer:
         if self.size is not None and part.offset > self.size:
             raise DigestMismatch(self.digest, f"more than the {self.size} bytes announced", part.offset)
 
-    def _announce(self, part: Part, opened: Opened) -> None:
+    async def _announce(self, part: Part, opened: Opened) -> None:
         if opened.total is not None:
             if self.size is not None and opened.total != self.size:
                 # A manifest or an earlier answer said otherwise: the bytes cannot be these.
@@ -205,6 +206,7 @@ class Transfer:
             self.size = opened.total
         if self._reader is None:
             if self.size is not None:
+                await asyncio.to_thread(part.reserve, self.size)
                 self._store.announce(self.digest, self.size)
             self._reader = part.reader()
             self.available = max(0, part.offset - 1)
