@@ -31,6 +31,7 @@ class No(EntrepotError):
 class Upstream:
     """A source of `content`; every `open` takes the next step of `script`, then the default."""
 
+    name: str = "quay.io"
     content: bytes = CONTENT
     total: int | None = len(CONTENT)
     script: list[EntrepotError | int] = field(default_factory=list)  # an error to raise, or bytes until the body breaks
@@ -181,19 +182,35 @@ async def test_an_end_short_of_the_size_is_not_an_end(store: Callable[[], FileBl
     await finished(transfers)
 
 
-async def test_wrong_bytes_are_dropped_and_the_last_one_withheld(store: Callable[[], FileBlobs]) -> None:
-    blobs = store()
+async def test_wrong_bytes_are_dropped_the_last_one_withheld_and_all_fetched_once_more(
+    store: Callable[[], FileBlobs], caplog: pytest.LogCaptureFixture
+) -> None:
+    blobs, upstream = store(), Upstream(content=b"x" + CONTENT[1:])
     transfers = Transfers(blobs)
-    transfer, _ = transfers.join(DIGEST, Upstream(content=b"x" + CONTENT[1:]), None)
+    transfer, _ = transfers.join(DIGEST, upstream, None)
     with pytest.raises(DigestMismatch):
         await read(transfer)
     assert transfer.available == len(CONTENT) - 1
-    await finished(transfers)
     assert blobs.open(DIGEST) is None
+    upstream.content = CONTENT
+    await finished(transfers)
+    assert upstream.opened == [0, 0]
+    assert blobs.open(DIGEST) is not None
+    assert f"wrong bytes registry=quay.io digest={DIGEST} size=256000 received=256000 try=1" in caplog.text
+
+
+async def test_bytes_that_stay_wrong_are_given_up(store: Callable[[], FileBlobs], tmp_path: Path) -> None:
+    upstream = Upstream(content=b"x" + CONTENT[1:])
+    transfers = Transfers(store())
+    transfer, _ = transfers.join(DIGEST, upstream, None)
+    with pytest.raises(DigestMismatch):
+        await read(transfer)
+    await finished(transfers)
+    assert upstream.opened == [0, 0]
+    assert not list((tmp_path / "incoming").glob("*.part"))
     right = Upstream()
     transfer, _ = transfers.join(DIGEST, right, None)
     assert await read(transfer) == CONTENT
-    assert right.opened == [0]
     await finished(transfers)
 
 

@@ -29,6 +29,7 @@ from entrepot.addons.passthrough import PassThrough
 from entrepot.addons.pulls import Pulls
 from entrepot.addons.tls import ServerContexts
 from entrepot.cache.embedded import open_blobs, open_records, protected_by
+from entrepot.cache.interface import DigestMismatch
 from entrepot.cache.keeper import Keeper
 from entrepot.cache.space import Limits
 from entrepot.certs.authority import Authority
@@ -41,7 +42,7 @@ from entrepot.registry.catalogue import Catalogue
 from entrepot.tasks import spawn
 from entrepot.upstream.client import ClientSettings, UpstreamClient
 from entrepot.upstream.resolver import Resolver
-from entrepot.upstream.transfer import Transfers
+from entrepot.upstream.transfer import Transfer, Transfers
 
 type Build = Callable[[Mapping[str, object]], tuple[Catalogue, Policy]]
 """Makes catalogue and policy of a configuration document; given by the command line, which knows both."""
@@ -114,7 +115,7 @@ class Worker:
         run = settings.store / "run"
         run.mkdir(mode=0o700, exist_ok=True)
         self.counters = Counters(run / f"proxy-{settings.index}.json", started=time.time())
-        self.transfers = Transfers(self.blobs, on_end=lambda t: self.counters.add("bytes_upstream", t.received))
+        self.transfers = Transfers(self.blobs, on_end=self._transferred)
         self.engine = Engine(
             self.blobs, self.records, self.client, self.transfers, key=box_key(settings.store / "key"), policy=policy
         )
@@ -133,6 +134,13 @@ class Worker:
         self._contexts.use(leaves, lambda name: catalogue.match(name) is not None and authority.permits(name))
         self.pulls.catalogue = self.through.catalogue = catalogue
         self.engine.reconfigure(policy)
+
+    def _transferred(self, transfer: Transfer) -> None:
+        self.counters.add("bytes_upstream", transfer.received)
+        if isinstance(transfer.error, DigestMismatch):
+            self.counters.add("transfers_wrong")
+        elif transfer.error is not None:
+            self.counters.add("transfers_failed")
 
     async def serve(self, ready: asyncio.Event, stop: asyncio.Event) -> None:
         """Accepts until `stop`, then drains."""

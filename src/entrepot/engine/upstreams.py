@@ -166,6 +166,7 @@ class BlobSource:
 
     def __init__(self, upstreams: Upstreams, request: PullRequest) -> None:
         self._upstreams, self._request = upstreams, request
+        self.name = request.registry.name
         self.accepted = False
         """Upstream has answered this client's credential with bytes: the proof of access."""
         self._stack = AsyncExitStack()
@@ -182,7 +183,7 @@ class BlobSource:
             return Opened(0, response.content_length, self._upstreams.paced(self._request, response))
         if response.status == 416 and offset:
             raise InvalidResponse(self._request.registry.name, f"has no byte {offset} of it")
-        if offset and response.status in RETRIABLE:
+        if offset and (response.status in RETRIABLE or response.redirected):  # a signed URL that has expired: ask anew
             raise InvalidResponse(self._request.registry.name, f"answered {response.status} to a resumption")
         raise Refused(await snapshot(response))
 

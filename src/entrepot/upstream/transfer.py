@@ -11,10 +11,12 @@ that caused it has gone.
    every attempt that brings bytes renews the patience.
 3. Room is reserved before the first byte; without room (`NoRoom`, `TooLarge`) the transfer ends and whoever wanted the
    blob is served past the store (rule 10).
-4. Whose credentials are used and who may read is decided by those who call; so is what a refusal means.
+4. Wrong bytes are thrown away whole and fetched once more from the start; who was reading along has been closed short.
+5. Whose credentials are used and who may read is decided by those who call; so is what a refusal means.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -26,9 +28,11 @@ from entrepot.registry.digests import Digest
 from entrepot.tasks import spawn
 from entrepot.upstream.errors import UpstreamError
 
+_log = logging.getLogger("entrepot.transfer")
 FOLLOW_INTERVAL: Final = 0.02  # seconds between looks at a part that another process writes
 WRITE_BATCH: Final = 1 << 20  # bytes handed to the disk thread at once, at most
 BACK_OFF: Final = (0.0, 0.2, 1.0, 3.0, 5.0)  # seconds before each further attempt that follows one without a byte
+ATTEMPTS: Final = 2  # fetches from the start when the bytes are wrong; the second may come by another way
 UNOPENED_TRIES: Final = 2  # as long as no client has an answer yet, a quick error serves it better
 
 
@@ -47,6 +51,10 @@ class Opened:
 
 class Source(Protocol):
     """Where the bytes come from: one registry, repository and credential."""
+
+    @property
+    def name(self) -> str:
+        """The registry, for the log."""
 
     async def open(self, offset: int) -> Opened:
         """Asks upstream for the bytes from `offset` on.
@@ -260,18 +268,35 @@ class Transfers:
             if running.size is None:
                 running.size = size
             return running, False
+        return self._start(digest, source, size, 1), True
+
+    def _start(self, digest: Digest, source: Source, size: int | None, attempt: int) -> Transfer:
         transfer = Transfer(self._store, digest, source, size)
-        task = spawn(self._run(transfer), name=f"transfer {digest}")
+        task = spawn(self._run(transfer, source, attempt), name=f"transfer {digest}")
         if not task.done():  # tasks may start eagerly: one that never waits is over already
             self._running[digest] = transfer, task
-        return transfer, True
+        return transfer
 
-    async def _run(self, transfer: Transfer) -> None:
+    async def _run(self, transfer: Transfer, source: Source, attempt: int) -> None:
         try:
             await transfer.run()
         finally:
             self._running.pop(transfer.digest, None)
             self._on_end(transfer)
+        if isinstance(transfer.error, DigestMismatch):
+            again = attempt < ATTEMPTS
+            _log.error(
+                "wrong bytes registry=%s digest=%s size=%s received=%d try=%d: %s; nothing is kept, %s",
+                source.name,
+                transfer.digest,
+                transfer.size,
+                transfer.received,
+                attempt,
+                transfer.error,
+                "fetching it once more from the start" if again else "giving up until somebody asks again",
+            )
+            if again and self.running(transfer.digest) is None:
+                self._start(transfer.digest, source, None, attempt + 1)
 
     def __len__(self) -> int:
         return len(self._running)
