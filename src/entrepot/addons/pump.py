@@ -143,4 +143,5 @@ class Pump:
                 self._writer.write(bytes(records[written:]))
             if len(records) < SEALED:
                 break
-        await self._writer.drain()
+        if self._writer.transport.get_write_buffer_size():
+            await self._writer.drain()

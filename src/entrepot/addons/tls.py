@@ -23,6 +23,7 @@ CIPHERS: Final = (  # TLS 1.2 only; forward secrecy and AEAD, with an EC key. TL
     b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305"
 )
 TLS13_CIPHERS: Final = b"TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384"  # cheapest first
+PARTIAL_WRITE: Final = 1  # SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets: a call for each record instead of one
 HTTP1: Final = b"http/1.1"
 
 
@@ -61,6 +62,7 @@ def _server_context(leaf: Leaf) -> SSL.Context:
     made.set_min_proto_version(SSL.TLS1_2_VERSION)
     made.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
     made.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    made.clear_mode(PARTIAL_WRITE)
     made.set_cipher_list(CIPHERS)
     made.set_tls13_ciphersuites(TLS13_CIPHERS)
     first, *rest = x509.load_pem_x509_certificates(leaf.chain_pem)
