@@ -26,8 +26,8 @@ from entrepot.cli.ca_view import as_lines, as_object, name_of
 from entrepot.cli.options import config_for_group, loaded
 from entrepot.cli.places import place_to_read
 from entrepot.config import Config
+from entrepot.config.overrides import catalogue, subtrees
 from entrepot.errors import EntrepotError
-from entrepot.registry.catalogue import Catalogue, RegistryOverride
 
 _ALL: Final = "all"
 
@@ -49,7 +49,7 @@ def show(context: click.Context, *, pem: bool, as_data: bool) -> None:
     with _told():
         config = _config(context)
         found = published(config.certs.path)
-        wanted = _wanted(config)
+        wanted = subtrees(config)
     if pem:
         click.echo(found.pem.decode(), nl=False)
     elif as_data:
@@ -188,7 +188,7 @@ def rotate(context: click.Context, *, finish: bool, cancel: bool) -> None:
         elif finish:
             _say_finished(path, rotation.finish(path))
         else:
-            _say_begun(rotation.begin(path, _wanted(config), now=datetime.now(UTC)))
+            _say_begun(rotation.begin(path, subtrees(config), now=datetime.now(UTC)))
 
 
 def _say_begun(found: Published) -> None:
@@ -227,24 +227,9 @@ def _config(context: click.Context) -> Config:
     return place_to_read(loaded(context, None), os.environ)
 
 
-def _catalogue(config: Config) -> Catalogue:
-    """Names only: what else an entry says is nothing to a CA."""
-    entries = [
-        RegistryOverride(entry.name, hosts=entry.hosts, token_hosts=entry.token_hosts, upstream=entry.upstream)
-        for entry in config.registries
-    ]
-    return Catalogue.builtin().with_overrides(entries)
-
-
-def _wanted(config: Config) -> list[str]:
-    """The subtrees a CA for this configuration signs for."""
-    hosted = [] if config.hosted.name is None else [config.hosted.name]
-    return [*_catalogue(config).permitted_subtrees(), *hosted]
-
-
 def _registries(config: Config) -> list[str]:
     """The registries as image names have them. Families have no list; for these the system's store is the way."""
-    listed = [registry.name for registry in _catalogue(config).registries()]
+    listed = [registry.name for registry in catalogue(config).registries()]
     return [name for name in listed if names.subtree(name.partition(":")[0]) is not None]
 
 
