@@ -1,6 +1,7 @@
 """What is not a pull: streamed both ways, to the real host, in upstream's words."""
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -117,7 +118,28 @@ async def test_upstream_sees_the_request_as_it_was_and_our_mark(box: Box) -> Non
 async def test_an_upstream_that_is_not_there(box: Box, target: str) -> None:
     point(box, "http://127.0.0.1:1")
     client = await box.connect()
-    assert (await client.get(target)).status == 502
+    reply = await client.get(target)
+    assert (reply.status, reply.headers["content-type"]) == (502, "application/json")
+    assert json.loads(reply.body)["errors"][0]["message"].startswith("entrepot: ")
+    assert "server" not in reply.headers
+
+
+async def test_an_answer_that_breaks_off_ends_without_a_goodbye(box: Box) -> None:
+    async def cut(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = 2 * len(PIECE)
+        await response.prepare(request)
+        await response.write(PIECE)
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async with upstream(cut) as url:  # type: ignore[arg-type]
+        point(box, url)
+        client = await box.connect()
+        client.ask("GET", "/page")
+        with pytest.raises(asyncio.IncompleteReadError):
+            await client.reply()
 
 
 async def test_a_name_that_does_not_resolve(box: Box) -> None:

@@ -9,7 +9,8 @@ From the wire inwards:
                     to mitmproxy's own HTTP layer on the same connection
     pulls.py        the addon that answers an `Exchange` with the engine
     pump.py         writes an answer straight into TLS and the transport
-    passthrough.py  the addon for what is not a pull: streamed both ways, to the real host
+    onward.py       mitmproxy's HTTP layer for what is not a pull, with our manners when it fails
+    passthrough.py  the addon for it: streamed both ways, to the real host
     worker.py       one worker process put together
 
 Rules: no decision about content, access or freshness is taken here (that is `entrepot.engine`); `mitmproxy.ctx` is

@@ -79,8 +79,8 @@ def host_of(headers: Headers) -> str | None:
     return name.strip().lower().removesuffix(".")
 
 
-def response_head(answer: Answer, *, length: int | None, keep_alive: bool, now: float) -> bytes:
-    """Status line and fields; `length` None makes the body chunked. `now` in epoch seconds."""
+def response_head(answer: Answer, *, length: int | None, keep_alive: bool, now: float | None) -> bytes:
+    """Status line and fields; `length` None makes the body chunked. `now` in epoch seconds, None = by the system."""
     try:
         phrase = HTTPStatus(answer.status).phrase
     except ValueError:

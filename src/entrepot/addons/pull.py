@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from mitmproxy.proxy import commands, context, events, layer
-from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
+from mitmproxy.proxy.layers.http import HttpLayer
 
 from entrepot.addons.handler import Handler
 from entrepot.addons.http1 import END, MAX_HEAD, Head, host_of, parse_head
+from entrepot.addons.onward import onward_layer
 from entrepot.addons.tls import RegistryTLSLayer
 from entrepot.engine.engine import Engine
 from entrepot.registry.routes import Route, parse_target
@@ -135,7 +136,7 @@ class PullLayer(layer.Layer):
         if self._http is None:
             onward = Onward(self.context, self._sni())
             yield RegistryOnwardHook(onward)
-            self._http = HttpLayer(self.context, HTTPMode.transparent)
+            self._http = onward_layer(self.context)
             yield from self._to_http(events.Start())
         data, self._buffer = self._buffer, b""
         yield from self._to_http(events.DataReceived(self.context.client, data))
