@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.cache.blobs import FileBlobs
+from entrepot.cache.blobs import FileBlobs, FileReader
 from entrepot.cache.interface import StoreError
 from entrepot.registry.digests import Digest
 
@@ -19,7 +19,7 @@ DIGEST = Digest.of(CONTENT)
 WRITER = """
 import sys
 from pathlib import Path
-from entrepot.cache.blobs import FileBlobs
+from entrepot.cache.blobs import FileBlobs, FileReader
 from entrepot.registry.digests import Digest
 part = FileBlobs(Path(sys.argv[1])).claim(Digest.parse(sys.argv[2]))
 part.write(sys.stdin.buffer.read(int(sys.argv[3])))
@@ -113,3 +113,11 @@ def test_files_are_for_us_alone(tmp_path: Path) -> None:
     part.commit()
     assert blobs.blob_path(DIGEST).stat().st_mode & 0o077 == 0
     assert (tmp_path / "store" / "blobs").stat().st_mode & 0o077 == 0
+
+
+def test_a_disk_that_cannot_be_read_is_our_error(tmp_path: Path) -> None:
+    reader, buffer = FileReader(os.open(tmp_path, os.O_RDONLY)), memoryview(bytearray(10))  # a folder: EISDIR
+    for read in (reader.read, reader.read_now):
+        with pytest.raises(StoreError, match="cannot read what is held"):
+            read(0, buffer)
+    reader.close()

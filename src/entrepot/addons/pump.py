@@ -22,13 +22,13 @@ from entrepot.addons.pull import Exchange
 from entrepot.engine.messages import Answer, Body
 from entrepot.errors import EntrepotError
 
-PIECE: Final = 256 << 10  # bytes read and encrypted at a time: sixteen full TLS records
-TURN: Final = 4  # pieces a client gets before the others have a turn, if the socket takes them at once
+PIECE: Final = 64 << 10  # bytes read and encrypted at a time: four full TLS records, both buffers in the L1/L2 cache
+TURN: Final = 16  # pieces a client gets before the others have a turn, if the socket takes them at once
 RECORD: Final = 16 << 10  # bytes of plaintext in a full TLS record
 RECORD_OVERHEAD: Final = 64  # bytes more for each record, at most, in any cipher we offer
 SPARE: Final = 32 << 10  # bytes; head, and what TLS itself has to say (tickets, alerts)
 SEALED: Final = PIECE + (PIECE // RECORD + 1) * RECORD_OVERHEAD + SPARE
-GONE: Final = (ConnectionError, SSL.Error, KeyError)  # how a client's departure shows
+GONE: Final = (OSError, SSL.Error, KeyError)  # how a client's departure shows; its disk is not ours: reads raise ours
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]  # pyOpenSSL has no call that reads a BIO into a given buffer
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]

@@ -148,6 +148,8 @@ class Worker:
             mode=["registry:" + ",".join(map(str, self.settings.sockets))], http2=False, tcp_timeout=IDLE_TIMEOUT
         )
         master = Master(options)
+        # For add-ons of old: a wake-up of the loop and a walk over all add-ons for every line that is logged.
+        master._legacy_log_events.uninstall()
         server = proxyserver.Proxyserver()
         master.addons.add(Life(ready), server, self.pulls, self.through)
         options.update(connection_strategy="lazy", validate_inbound_headers=True)

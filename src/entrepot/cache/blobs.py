@@ -46,10 +46,13 @@ class FileReader:
         except OSError as e:
             if e.errno in _NOWAIT_UNSUPPORTED:  # this file system cannot tell: let a thread do it
                 return -1
-            raise
+            raise StoreError(f"cannot read what is held: {e.strerror}") from e
 
     def read(self, offset: int, buffer: memoryview) -> int:
-        return os.preadv(self._fd, [buffer], offset)
+        try:
+            return os.preadv(self._fd, [buffer], offset)
+        except OSError as e:
+            raise StoreError(f"cannot read what is held: {e.strerror}") from e
 
     def close(self) -> None:
         if self._fd >= 0:
