@@ -13,8 +13,8 @@ from hypothesis import settings
 _ROOT = str(Path(__file__).resolve().parents[1])
 sys.path[:] = [entry for entry in sys.path if entry not in {"", _ROOT}] + [_ROOT]
 
-# A deadline for each example is an assertion on time; the test's own timeout is enough. In CI the same examples come each
-# time, so that a change is blamed for what it did; new ones are found where people can look at them.
+# A deadline for each example is an assertion on time; the test's own timeout is enough. In CI the same examples come
+# each time, so that a change is blamed for what it did; new ones are found where people can look at them.
 settings.register_profile("entrepot", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("entrepot")
 
