@@ -52,6 +52,7 @@ prepare() {
     say "making the environment in .venv${python:+ with $python}"
     set -- --project "$here" --frozen --quiet --compile-bytecode --python "${python:->=3.12}"
     case $stamp in run*) set -- "$@" --no-dev ;; esac
-    UV_PROJECT_ENVIRONMENT="$here/.venv" "$uv" sync "$@"
+    # The machine's own trust store, as pip uses: networks with a CA of their own are where this runs. Two names, old uv and new.
+    UV_SYSTEM_CERTS=true UV_NATIVE_TLS=true UV_PROJECT_ENVIRONMENT="$here/.venv" "$uv" sync "$@"
     echo "$stamp" >"$here/.venv/.made"
 }
