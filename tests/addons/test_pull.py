@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import mitmproxy.ctx
 import pytest
 from tests.addons.conftest import NAME, Box
 from tests.fakes.registry import Fault
@@ -162,6 +163,26 @@ async def test_a_client_that_leaves_disturbs_nobody(box: Box) -> None:
     go_on.set()
     assert await other.reader.readexactly(70_000) == b"b" * 70_000
     assert len([seen for seen in box.registry.requests("/blobs/") if seen.startswith("GET")]) == 1
+
+
+async def test_a_client_that_leaves_before_the_answer_is_no_error_of_ours(
+    box: Box, caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on = asyncio.Event()
+    box.registry.faults.append(Fault("/manifests/1", hold=go_on))
+    client = await box.connect()
+    client.ask("GET", box.manifest(), ACCEPT)
+    await box.registry.arrived("/manifests/1")
+    caplog.set_level("INFO", "entrepot.access")
+    (handler,) = mitmproxy.ctx.master.addons.get("proxyserver").connections.values()
+    handler.end()  # as a time limit does, or the end of the time to drain
+    while handler.transports:
+        await asyncio.sleep(0)
+    go_on.set()
+    while "client gone before the answer" not in caplog.text:
+        await asyncio.sleep(0)
+    assert "Traceback" not in caplog.text
+    assert "Addon error" not in caplog.text
 
 
 async def test_a_body_with_a_wrong_byte_ends_short_without_a_goodbye(box: Box) -> None:

@@ -379,6 +379,15 @@ class TestBlobs:
         _, body = await bench.get(bench.blob(layer))
         assert Digest.of(body) == layer
 
+    async def test_a_size_that_contradicts_the_manifest_never_ends_clean(self, bench: Bench) -> None:
+        await bench.get(bench.manifest(bench.image.manifest), ACCEPT)
+        layer = bench.image.layers[1]
+        bench.registry.blobs["org/app", layer] = b"<html>login</html>"
+        answer = await bench.ask("GET", bench.blob(layer))
+        with pytest.raises(EntrepotError, match=str(layer)):
+            await content(answer)
+        assert bench.blobs.open(layer) is None
+
     async def test_a_cut_upstream_is_resumed_out_of_sight(self, bench: Bench) -> None:
         layer = bench.image.layers[1]
         cuts = [(30_000, asyncio.Event()), (40_000, asyncio.Event())]
@@ -505,6 +514,14 @@ class TestNoRoom:
         answer, body = await full.get(full.blob(full.image.layers[1]), ("Range", "bytes=69990-"))
         assert (answer.status, answer.headers.get("content-range")) == (206, "bytes 69990-69999/70000")
         assert body == b"b" * 10
+
+    async def test_wrong_bytes_never_end_clean_there_either(self, full: Bench) -> None:
+        """DESIGN rule 1."""
+        layer = full.image.layers[1]
+        full.registry.faults.append(Fault(str(layer), skip=1, flip_at=60_000))  # the first GET finds no room
+        answer = await full.ask("GET", full.blob(layer))
+        with pytest.raises(EntrepotError, match=str(layer)):
+            await content(answer)
 
     async def test_what_fits_is_held(self, full: Bench) -> None:
         layer = full.image.layers[0]

@@ -60,7 +60,14 @@ class Pulls:
         started = time.perf_counter()
         answer = await self._answer(exchange)
         keep_alive = exchange.head.keep_alive and not self.draining
-        sent = await Pump(exchange, self._buffers).send(answer, keep_alive=keep_alive)
+        try:
+            pump = Pump(exchange, self._buffers)
+        except KeyError:  # the client left while the engine was at it
+            sent = Sent(error="client gone before the answer")
+            if not isinstance(answer.body, bytes):
+                answer.body.close()
+        else:
+            sent = await pump.send(answer, keep_alive=keep_alive)
         self._note(exchange, answer, sent, time.perf_counter() - started)
 
     async def _answer(self, exchange: Exchange) -> Answer:

@@ -112,7 +112,7 @@ class Blobs:
 
     async def _past_the_store(self, request: PullRequest, digest: Digest, why: StoreError) -> Answer:
         """No room, or the disk refuses: the client is served all the same, by a request of its own (DESIGN rule 10)."""
-        status, upstream, body = await past_the_store(self._upstreams, request)
+        status, upstream, body = await past_the_store(self._upstreams, request, digest)
         fields = [*of_content(digest, BLOB_TYPE, status="fwd=miss"), ("Accept-Ranges", "bytes")]
         if (part := upstream.get("content-range")) is not None:
             fields.append(("Content-Range", part))

@@ -8,19 +8,10 @@ from typing import Final
 
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest
+from entrepot.upstream.fields import end_to_end
 
-# RFC 9110 7.6.1; `Trailer` and `Upgrade` likewise end at this hop, and framing is made anew.
-CONNECTION_FIELDS: Final = (
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "content-length",
+NOT_RELAYED: Final = (
+    "content-length",  # framing is made anew
     "alt-svc",  # would invite the client to another port or protocol, past us
     "strict-transport-security",
     "date",  # set anew when the answer is sent
@@ -38,8 +29,7 @@ def to_upstream(headers: Headers, *more: tuple[str, str]) -> Headers:
 
 def relayed(headers: Headers) -> Headers:
     """Upstream's fields as a client may see them."""
-    named = {token.strip().lower() for value in headers.get_all("connection") for token in value.split(",")}
-    return headers.without(*CONNECTION_FIELDS, *named)
+    return end_to_end(headers).without(*NOT_RELAYED)
 
 
 def of_content(digest: Digest, content_type: str, *, status: str, age: float | None = None) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+from entrepot.cache.interface import DigestMismatch
 from entrepot.engine.access import Access
 from entrepot.engine.bodies import PassingBody
 from entrepot.engine.fields import relayed, to_upstream
@@ -149,14 +150,40 @@ async def distant(upstreams: Upstreams, request: PullRequest, part: Range) -> Pa
     return None
 
 
-async def past_the_store(upstreams: Upstreams, request: PullRequest) -> tuple[int, Headers, PassingBody]:
-    """A blob, or the range of it that the client asked for, for this client only. Raises `Refused`, `UpstreamError`."""
+async def verified(chunks: AsyncIterator[bytes], digest: Digest) -> AsyncIterator[bytes]:
+    """The same bytes, one piece behind: the last piece comes only if the whole has the digest.
+
+    Raises `DigestMismatch` instead of it.
+    """
+    hasher, size, last = digest.hasher(), 0, b""
+    async for chunk in chunks:
+        hasher.update(chunk)
+        size += len(chunk)
+        if last:
+            yield last
+        last = chunk
+    if (actual := hasher.hexdigest()) != digest.hex:
+        raise DigestMismatch(digest, f"{digest.algorithm}:{actual}", size)
+    if last:
+        yield last
+
+
+async def past_the_store(
+    upstreams: Upstreams, request: PullRequest, digest: Digest
+) -> tuple[int, Headers, PassingBody]:
+    """A blob, or the range of it that the client asked for, for this client only. Raises `Refused`, `UpstreamError`.
+
+    The whole is verified on its way (DESIGN rule 1); of a range only the client can tell, when it has the rest.
+    """
     more = [("Range", value) for value in request.headers.get_all("range")[:1]]
     async with AsyncExitStack() as stack:
         response = await stack.enter_async_context(upstreams.exchange(request, "GET", *more, follow=True))
         if response.status not in {200, 206}:
             raise Refused(await snapshot(response))
-        body = PassingBody(upstreams.paced(request, response), stack.pop_all().aclose, response.content_length)
+        chunks = upstreams.paced(request, response)
+        if response.status == 200:
+            chunks = verified(chunks, digest)
+        body = PassingBody(chunks, stack.pop_all().aclose, response.content_length)
         return response.status, response.headers, body
     raise RuntimeError("unreachable: the block above returns or raises")
 

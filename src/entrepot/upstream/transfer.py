@@ -17,7 +17,6 @@ that caused it has gone.
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -74,12 +73,9 @@ class Transfer:
         self.digest = digest
         self.size = size  # bytes; None until somebody knows
         self.available = 0  # bytes that waiters may have
-        self.received = (
-            0  # bytes that this transfer took from upstream (a resumed or followed one takes less than size)
-        )
+        self.received = 0  # bytes taken from upstream; less than the size if it was resumed or followed
         self.verified = False
         self.error: EntrepotError | None = None
-        self.started = time.monotonic()
         self._store, self._source = store, source
         self._reader: BlobReader | None = None
         self._progress = asyncio.Event()
@@ -265,9 +261,7 @@ class Transfers:
         transfer's first answer; a joiner of a running transfer must have been admitted on its own.
         """
         if (running := self.running(digest)) is not None:
-            if running.size is None:
-                running.size = size
-            return running, False
+            return running, False  # its size stays what the one who started it knew: another's manifest may lie
         return self._start(digest, source, size, 1), True
 
     def _start(self, digest: Digest, source: Source, size: int | None, attempt: int) -> Transfer:
