@@ -121,6 +121,7 @@ async def box(tmp_path: Path) -> AsyncIterator[Box]:
             own_ports=frozenset({port}),
             connect_timeout=2.0,
             read_timeout=2.0,
+            connections=4,
             pseudonym="entrepot-test",
             version="0",
         )

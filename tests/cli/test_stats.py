@@ -1,8 +1,11 @@
+import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
 
+from entrepot.cache.embedded import open_records
 from entrepot.cli.main import run
 from entrepot.cli.stats import Served, ago, blobs, human, quota_line, quotas, served
 
@@ -143,3 +146,23 @@ def test_quotas_are_shown(told: Path, capsys: pytest.CaptureFixture[str], monkey
 )
 def test_a_quota_for_people(numbers: dict[str, int], text: str) -> None:
     assert quota_line("quay.io", numbers, 1600.0) == f"quota   quay.io: {text}"
+
+
+def test_wrong_bytes_are_shown_with_their_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    monkeypatch.setenv("ENTREPOT_STORE_PATH", str(store))
+    store.mkdir()
+
+    async def note() -> None:
+        records = open_records(store)
+        await records.put("suspicious/quay.io", {"digest": "sha256:abc", "at": time.time() - 70.5}, ttl=600)
+        await records.close()
+
+    asyncio.run(note())
+    assert run(["stats"]) == 0
+    shown = capsys.readouterr().out
+    assert "suspect quay.io: sent wrong bytes for sha256:abc 1m 10s ago; nothing of it is kept" in shown
+    assert run(["stats", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["wrong_bytes"]["quay.io"]["digest"] == "sha256:abc"

@@ -22,7 +22,7 @@ from entrepot.registry.digests import Digest
 from entrepot.registry.routes import parse_target
 from entrepot.upstream.client import ClientSettings, UpstreamClient
 from entrepot.upstream.resolver import Resolver
-from entrepot.upstream.transfer import Transfers
+from entrepot.upstream.transfers import Transfers
 
 ACCEPT = ("Accept", f"{mediatypes.OCI_INDEX}, {mediatypes.OCI_MANIFEST}")
 GOOD = ("Authorization", "Bearer good")
@@ -458,6 +458,17 @@ class TestBlobs:
         ranges = [seen.headers.get("Range") for seen in bench.registry.seen if seen.path == blob]
         assert ranges == [None, "bytes=9000000-9004999"]
 
+    async def test_what_cannot_be_verified_is_not_passed_on_from_a_suspicious_registry(self, bench: Bench) -> None:
+        """A range by a request of its own only the client could verify: it waits for the fill instead."""
+        whole = bytes(range(251)) * 40_000
+        image = push_image(bench.registry, "big/app", layers=(whole,))
+        await bench.get(bench.manifest(image.manifest, "big/app"), ACCEPT)
+        await bench.engine.conduct.wrong_bytes("registry.test", str(image.layers[0]))
+        bench.registry.forget()
+        answer, body = await bench.get(bench.blob(image.layers[0], "big/app"), ("Range", "bytes=9000000-9004999"))
+        assert (answer.status, body) == (206, whole[9_000_000:9_005_000])
+        assert [seen.headers.get("Range") for seen in bench.registry.seen] == [None]
+
     async def test_a_range_beyond_the_end(self, bench: Bench) -> None:
         layer = bench.image.layers[1]
         await bench.get(bench.blob(layer))
@@ -556,6 +567,13 @@ class TestPrefetch:
 
     async def test_it_can_be_switched_off(self, bench: Bench) -> None:
         image = await self.pulled(bench, prefetch=False)
+        await bench.get(bench.blob(image.layers[0], "big/app"), GOOD)
+        await settled(bench)
+        assert bench.registry.requests("/blobs/") == [f"GET {bench.blob(image.layers[0], 'big/app')}"]
+
+    async def test_nothing_ahead_of_need_from_a_suspicious_registry(self, bench: Bench) -> None:
+        image = await self.pulled(bench)
+        await bench.engine.conduct.wrong_bytes("registry.test", str(image.layers[0]))
         await bench.get(bench.blob(image.layers[0], "big/app"), GOOD)
         await settled(bench)
         assert bench.registry.requests("/blobs/") == [f"GET {bench.blob(image.layers[0], 'big/app')}"]

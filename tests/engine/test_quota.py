@@ -19,7 +19,7 @@ from entrepot.registry.entries import HEAD_IS_FREE
 from entrepot.upstream.bandwidth import BURST, Bandwidth
 from entrepot.upstream.client import ClientSettings, UpstreamClient
 from entrepot.upstream.resolver import Resolver
-from entrepot.upstream.transfer import Transfers
+from entrepot.upstream.transfers import Transfers
 
 POLICY = Policy(tag=60.0, access=300.0, prefetch=False)
 RATE = 1_000_000  # bytes per second

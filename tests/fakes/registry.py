@@ -82,6 +82,7 @@ class FakeRegistry:
         self.private: set[str] = set()
         self.credentials: set[str] = {"good"}
         self.redirects = False
+        self.cdn = ""  # where redirects lead: the URL of another one of these; empty: itself
         self.quota: Quota | None = None
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
@@ -173,7 +174,7 @@ class FakeRegistry:
             body = b'{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown"}]}'
             return web.Response(status=404, body=body, content_type="application/json")
         if self.redirects:
-            return web.Response(status=307, headers={"Location": f"/cdn/{digest}?X-Signature=abc"})
+            return web.Response(status=307, headers={"Location": f"{self.cdn}/cdn/{digest}?X-Signature=abc"})
         return await self._content(request, digest, fault)
 
     async def _content(self, request: web.Request, digest: Digest, fault: Fault | None) -> web.StreamResponse:
@@ -182,9 +183,10 @@ class FakeRegistry:
         asked = request.headers.get("Range")
         if asked is None or (fault is not None and fault.ignore_range):
             return await self._send(request, 200, headers, content, fault)
-        start = int(asked.removeprefix("bytes=").partition("-")[0])
-        headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        return await self._send(request, 206, headers, content[start:], fault)
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        start, stop = int(first), min(int(last) + 1, len(content)) if last else len(content)
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
+        return await self._send(request, 206, headers, content[start:stop], fault)
 
     async def _send(
         self, request: web.Request, status: int, headers: dict[str, str], body: bytes, fault: Fault | None

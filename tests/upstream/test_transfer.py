@@ -5,60 +5,20 @@ processes do.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.upstream.scripted import CONTENT, DIGEST, PIECE, No, Upstream
 
 from entrepot.cache.blobs import FileBlobs
 from entrepot.cache.interface import DigestMismatch
-from entrepot.errors import EntrepotError
 from entrepot.registry.digests import Digest
-from entrepot.upstream.errors import BrokenBody, Unreachable
-from entrepot.upstream.transfer import Opened, Transfer, TransferError, Transfers
-
-CONTENT = bytes(range(256)) * 1000
-DIGEST = Digest.of(CONTENT)
-PIECE = 10_000
-
-
-class No(EntrepotError):
-    """Upstream refuses."""
-
-
-@dataclass
-class Upstream:
-    """A source of `content`; every `open` takes the next step of `script`, then the default."""
-
-    name: str = "quay.io"
-    content: bytes = CONTENT
-    total: int | None = len(CONTENT)
-    script: list[EntrepotError | int] = field(default_factory=list)  # an error to raise, or bytes until the body breaks
-    hold: asyncio.Event | None = None  # waited for after the first piece
-    ignore_range: bool = False
-    opened: list[int] = field(default_factory=list)
-    closed: int = 0
-
-    async def open(self, offset: int) -> Opened:
-        self.opened.append(offset)
-        step = self.script.pop(0) if self.script else None
-        if isinstance(step, EntrepotError):
-            raise step
-        start = 0 if self.ignore_range else offset
-        return Opened(start, self.total, self.chunks(start, step))
-
-    async def chunks(self, start: int, limit: int | None) -> AsyncIterator[bytes]:
-        end = len(self.content) if limit is None else start + limit
-        for at in range(start, end, PIECE):
-            yield self.content[at : min(at + PIECE, end)]
-            if self.hold is not None:
-                await self.hold.wait()
-        if limit is not None:
-            raise BrokenBody("quay.io", "cut", received=limit)
-
-    async def close(self) -> None:
-        self.closed += 1
+from entrepot.upstream.errors import Unreachable
+from entrepot.upstream.fetch import Abandoned, TransferError
+from entrepot.upstream.source import Effort
+from entrepot.upstream.transfer import LINGER, Transfer
+from entrepot.upstream.transfers import Transfers
 
 
 async def read(transfer: Transfer, start: int = 0) -> bytes:
@@ -78,7 +38,7 @@ def store(tmp_path: Path) -> Callable[[], FileBlobs]:
 
 @pytest.fixture(autouse=True)
 def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("entrepot.upstream.transfer.BACK_OFF", (0.0,) * 5)
+    monkeypatch.setattr("entrepot.upstream.fetch.BACK_OFF", (0.0,) * 5)
     monkeypatch.setattr("entrepot.upstream.transfer.FOLLOW_INTERVAL", 0.001)
 
 
@@ -94,7 +54,7 @@ async def test_all_waiters_read_one_transfer(store: Callable[[], FileBlobs]) -> 
     assert {await read(transfer) for transfer, _ in joined} == {CONTENT}
     await finished(transfers)
     assert upstream.opened == [0]
-    assert upstream.closed >= 1
+    assert upstream.open_now == 0
 
 
 async def test_bytes_are_given_out_as_they_come_but_the_last(store: Callable[[], FileBlobs]) -> None:
@@ -272,3 +232,164 @@ async def test_a_cancelled_waiter_disturbs_nobody(store: Callable[[], FileBlobs]
     upstream.hold.set()
     assert await asyncio.gather(*waiters[1:]) == [CONTENT, CONTENT]
     await finished(transfers)
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_another_admitted_credential_takes_over_when_the_first_is_refused(
+    store: Callable[[], FileBlobs],
+) -> None:
+    expired, good = Upstream(script=[PIECE, No("401")]), Upstream()
+    transfers = Transfers(store())
+    transfer, _ = transfers.join(DIGEST, expired, None)
+    transfer.offer(good)
+    assert await read(transfer) == CONTENT
+    await finished(transfers)
+    assert (expired.opened, good.opened) == ([0, PIECE], [PIECE])
+
+
+async def test_the_last_refusal_ends_it_and_keeps_what_is_there(store: Callable[[], FileBlobs]) -> None:
+    transfers = Transfers(store())
+    transfer, _ = transfers.join(DIGEST, Upstream(script=[PIECE, No("401")]), None)
+    transfer.offer(Upstream(script=[No("403")]))
+    with pytest.raises(No, match="403"):
+        await read(transfer)
+    await finished(transfers)
+    again = Upstream()
+    assert await read(transfers.join(DIGEST, again, None)[0]) == CONTENT
+    assert again.opened == [PIECE]
+    await finished(transfers)
+
+
+@pytest.mark.parametrize(
+    ("good_part", "fill_alone", "goes_on"), [(False, True, False), (True, True, True), (True, False, False)]
+)
+async def test_what_nobody_waits_for(
+    store: Callable[[], FileBlobs], good_part: bool, fill_alone: bool, goes_on: bool
+) -> None:
+    """It goes on for a while; then only if a good part is in and the policy says so. What is there stays."""
+    clock = Clock()
+    piece = len(CONTENT) // 5 if good_part else len(CONTENT) // 50
+    upstream = Upstream(hold=asyncio.Event(), piece=piece)
+    assert upstream.hold is not None
+    transfers = Transfers(store(), clock=clock)
+    transfers.effort = Effort(fill_alone=fill_alone)
+    transfer, _ = transfers.join(DIGEST, upstream, len(CONTENT))
+    with transfer.waiting():
+        await transfer.wait(piece - 2)
+        clock.now += 2 * LINGER
+    clock.now += LINGER - 1
+    assert transfer.is_wanted
+    clock.now += 2
+    upstream.hold.set()
+    await finished(transfers)
+    assert transfer.verified == goes_on
+    assert isinstance(transfer.error, Abandoned) != goes_on
+    again = Upstream()
+    assert await read(transfers.join(DIGEST, again, None)[0]) == CONTENT
+    assert again.opened == ([] if goes_on else [2 * piece])
+    await finished(transfers)
+
+
+async def test_who_waits_in_time_keeps_it_going(store: Callable[[], FileBlobs]) -> None:
+    clock = Clock()
+    upstream = Upstream(hold=asyncio.Event(), piece=1000)
+    assert upstream.hold is not None
+    transfers = Transfers(store(), clock=clock)
+    transfer, _ = transfers.join(DIGEST, upstream, len(CONTENT))
+    await transfer.opened()
+    clock.now += LINGER - 1
+    transfer.arrive()
+    clock.now += 10 * LINGER
+    upstream.hold.set()
+    await finished(transfers)
+    assert transfer.verified
+
+
+async def test_as_many_attempts_as_the_policy_says(store: Callable[[], FileBlobs]) -> None:
+    upstream = Upstream(script=[PIECE, *[Unreachable("quay.io", "refused")] * 20])
+    transfers = Transfers(store())
+    transfers.effort = Effort(attempts=9)
+    transfer, _ = transfers.join(DIGEST, upstream, None)
+    with pytest.raises(Unreachable):
+        await read(transfer)
+    await finished(transfers)
+    assert upstream.opened == [0, *[PIECE] * 9]
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("fetch", "windows"):
+        monkeypatch.setattr(f"entrepot.upstream.{module}.WINDOW", 2 * PIECE)
+    monkeypatch.setattr("entrepot.upstream.pace.LARGE", 1000)
+    monkeypatch.setattr("entrepot.upstream.pace.REST", 1000)
+
+
+def slow(upstream: Upstream, clock: Clock) -> Upstream:
+    """One connection brings a piece a second, several bring several."""
+
+    def arrived(size: int) -> None:
+        clock.now += size / PIECE / max(1, upstream.open_now)
+
+    upstream.arrived = arrived
+    return upstream
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_a_slow_connection_is_helped_by_others(store: Callable[[], FileBlobs]) -> None:
+    clock = Clock()
+    upstream = slow(Upstream(parallel=True), clock)
+    transfers = Transfers(store(), connections=4, clock=clock)
+    transfer, _ = transfers.join(DIGEST, upstream, None)
+    assert await read(transfer) == CONTENT
+    await finished(transfers)
+    assert upstream.opened[0] == 0
+    assert upstream.most_open >= 3
+    assert all(stop is not None for _, stop in upstream.asked[1:])
+    assert transfer.received == len(CONTENT)  # no byte twice
+    assert upstream.open_now == 0
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("upstream", [Upstream(), Upstream(parallel=True, ranges=False)])
+async def test_no_ranges_where_they_are_not_welcome(store: Callable[[], FileBlobs], upstream: Upstream) -> None:
+    clock = Clock()
+    transfers = Transfers(store(), connections=4, clock=clock)
+    transfer, _ = transfers.join(DIGEST, slow(upstream, clock), None)
+    assert await read(transfer) == CONTENT
+    await finished(transfers)
+    assert upstream.asked == [(0, None)]
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_one_connection_goes_on_when_ranges_go_wrong(store: Callable[[], FileBlobs]) -> None:
+    clock = Clock()
+    upstream = slow(Upstream(parallel=True, shift=7), clock)
+    transfers = Transfers(store(), connections=4, clock=clock)
+    transfer, _ = transfers.join(DIGEST, upstream, None)
+    assert await read(transfer) == CONTENT
+    await finished(transfers)
+    whole = [offset for offset, stop in upstream.asked if stop is None]
+    assert len(whole) == 2
+    assert transfer.received == len(CONTENT)
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_ranges_end_with_the_transfer(store: Callable[[], FileBlobs]) -> None:
+    clock = Clock()
+    upstream = slow(Upstream(parallel=True), clock)
+    transfers = Transfers(store(), connections=4, clock=clock)
+    transfers.join(DIGEST, upstream, None)
+    async with asyncio.timeout(20):
+        while upstream.open_now < 2:
+            await asyncio.sleep(0)
+    await transfers.close()
+    assert upstream.open_now == 0

@@ -42,7 +42,9 @@ from entrepot.registry.catalogue import Catalogue
 from entrepot.tasks import spawn
 from entrepot.upstream.client import ClientSettings, UpstreamClient
 from entrepot.upstream.resolver import Resolver
-from entrepot.upstream.transfer import Transfer, Transfers
+from entrepot.upstream.source import Source
+from entrepot.upstream.transfer import Transfer
+from entrepot.upstream.transfers import Transfers
 
 type Build = Callable[[Mapping[str, object]], tuple[Catalogue, Policy]]
 """Makes catalogue and policy of a configuration document; given by the command line, which knows both."""
@@ -69,6 +71,7 @@ class WorkerSettings:
     own_ports: frozenset[int]  # on these, our own address is a loop; on others it may be a registry of this box
     connect_timeout: float  # seconds
     read_timeout: float  # seconds
+    connections: int  # that bring blobs from one registry to this process
     pseudonym: str  # our name in Via
     version: str
 
@@ -115,7 +118,7 @@ class Worker:
         run = settings.store / "run"
         run.mkdir(mode=0o700, exist_ok=True)
         self.counters = Counters(run / f"proxy-{settings.index}.json", started=time.time())
-        self.transfers = Transfers(self.blobs, on_end=self._transferred)
+        self.transfers = Transfers(self.blobs, connections=settings.connections, on_end=self._transferred)
         self.engine = Engine(
             self.blobs, self.records, self.client, self.transfers, key=box_key(settings.store / "key"), policy=policy
         )
@@ -135,10 +138,11 @@ class Worker:
         self.pulls.catalogue = self.through.catalogue = catalogue
         self.engine.reconfigure(policy)
 
-    def _transferred(self, transfer: Transfer) -> None:
+    def _transferred(self, transfer: Transfer, source: Source) -> None:
         self.counters.add("bytes_upstream", transfer.received)
         if isinstance(transfer.error, DigestMismatch):
             self.counters.add("transfers_wrong")
+            spawn(self.engine.conduct.wrong_bytes(source.name, str(transfer.digest)), name="conduct")
         elif transfer.error is not None:
             self.counters.add("transfers_failed")
 

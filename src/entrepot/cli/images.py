@@ -16,6 +16,7 @@ import click
 
 from entrepot.cli.options import config_option, json_option, loaded
 from entrepot.cli.places import place_to_read
+from entrepot.cli.records import scanned
 from entrepot.cli.stats import ago, human
 
 # https://github.com/opencontainers/image-spec/blob/main/media-types.md and docker's own.
@@ -86,20 +87,10 @@ def as_table(images: Iterable[Held], now: float) -> Iterator[str]:
 def images(context: click.Context, config_path: Path | None, *, as_json: bool) -> None:
     """List the images that are held."""
     store = place_to_read(loaded(context, config_path), os.environ).store.path
-    found = _read(store) if (store / "records").is_dir() else []
+    found = held(scanned(store, "tag/"))
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found], indent=2))
     elif found:
         click.echo("\n".join(as_table(found, time.time())))
     else:
         click.echo(f"no image is held in {store}")
-
-
-def _read(store: Path) -> list[Held]:
-    from entrepot.cache.embedded import open_records  # noqa: PLC0415  # sqlite3 is not needed to say that there is none
-
-    records = open_records(store)
-    try:
-        return held(records.scan("tag/"))
-    finally:
-        records.close_now()

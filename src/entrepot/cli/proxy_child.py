@@ -41,6 +41,7 @@ def settings(brief: Brief) -> WorkerSettings:
         own_ports=frozenset({config.listen.https}),
         connect_timeout=config.upstream.connect_timeout,
         read_timeout=config.upstream.read_timeout,
+        connections=max(1, config.upstream.connections // worker_count(config.listen.workers)),
         pseudonym=brief.marker,
         version=__version__,
     )
@@ -57,6 +58,7 @@ def decisions(config: Config) -> tuple[Catalogue, Policy]:
         tag=config.policy.tag_ttl,
         access=config.policy.access_ttl,
         prefetch=config.policy.prefetch != "off",
+        attempts=config.upstream.attempts,
         bandwidth=config.upstream.bandwidth,
         workers=worker_count(config.listen.workers),  # as the supervisor counts them, on the same cores
     )

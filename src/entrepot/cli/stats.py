@@ -2,7 +2,7 @@
 
 Every process writes `<store>/run/<role>-<index>.json`, a flat object of counters since its start, beside "started"
 (epoch seconds) and "pid". This adds them up by role. What registries say of our quotas (`quota_<registry>_<what>`) is
-not added up: the process that has heard last knows best. Opens nothing of the store, so it may run beside everything.
+not added up: the process that has heard last knows best. What is held against registries comes from the records.
 """
 
 import json
@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ import click
 
 from entrepot.cli.options import config_option, json_option, loaded
 from entrepot.cli.places import place_to_read
+from entrepot.cli.records import scanned
 from entrepot.errors import EntrepotError
 
 _NOT_COUNTERS: Final = frozenset(("started", "pid"))
@@ -143,6 +144,25 @@ def quota_line(registry: str, numbers: dict[str, int], now: float) -> str:
     return f"quota   {registry}: {', '.join(parts)}"
 
 
+def wrong_bytes(records: Iterable[tuple[str, Mapping[str, object]]]) -> dict[str, dict[str, object]]:
+    """By registry: the digest of the last blob whose bytes were wrong, and when (epoch seconds)."""
+    found: dict[str, dict[str, object]] = {}
+    for key, record in records:
+        match record:
+            case {"digest": str() as digest, "at": int() | float() as at}:
+                found[key.partition("/")[2]] = {"digest": digest, "at": at}
+            case _:
+                continue
+    return found
+
+
+def wrong_line(registry: str, last: Mapping[str, object], now: float) -> str:
+    """For people."""
+    at = last["at"]
+    when = ago(now - at) if isinstance(at, int | float) else "?"
+    return f"suspect {registry}: sent wrong bytes for {last['digest']} {when} ago; nothing of it is kept"
+
+
 def as_lines(store: Path, held: tuple[int, int], by_role: dict[str, Served], now: float) -> Iterator[str]:
     """For people."""
     yield f"store   {store}"
@@ -185,9 +205,11 @@ def stats(context: click.Context, config_path: Path | None, *, as_json: bool) ->
     if not store.is_dir():
         raise NoStore(f"there is no store in {store} yet; `entrepot up` makes one")
     held, by_role, quota = blobs(store), served(store / "run"), quotas(store / "run")
+    wrong = wrong_bytes(scanned(store, "suspicious/"))
     if as_json:
-        click.echo(json.dumps({**as_object(store, held, by_role), "quota": quota}, indent=2))
+        click.echo(json.dumps({**as_object(store, held, by_role), "quota": quota, "wrong_bytes": wrong}, indent=2))
     else:
         now = time.time()
         lines = [quota_line(registry, numbers, now) for registry, numbers in quota.items()]
+        lines += [wrong_line(registry, last, now) for registry, last in wrong.items()]
         click.echo("\n".join([*as_lines(store, held, by_role, now), *lines]))

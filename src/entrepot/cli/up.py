@@ -37,7 +37,7 @@ _log: Final = logging.getLogger("entrepot.supervisor")
 # Sections that a running process does not take anew.
 RESTART: Final = ("listen", "certs", "store", "upstream", "log")
 # The keys of them that it does take anew.
-LIVE: Final = {"upstream": ("bandwidth",)}
+LIVE: Final = {"upstream": ("attempts", "bandwidth")}
 # Seconds that children get beyond the time to drain, to break off what is left in an orderly way (FIN, never RST).
 _LAST_WORDS: Final = 2.0
 _UMASK: Final = 0o027  # the store holds private images

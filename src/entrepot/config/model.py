@@ -86,6 +86,8 @@ class Upstream:
     resolvers: tuple[Endpoint | str, ...] = setting(("auto",), _AUTO_ENDPOINTS)
     connect_timeout: float = setting(5.0, kinds.duration_kind(low=0.1, high=600.0))
     read_timeout: float = setting(30.0, kinds.duration_kind(low=0.1, high=3600.0))
+    attempts: int = setting(5, kinds.int_kind(1, 100, "a whole number from 1 to 100"))
+    connections: int = setting(8, kinds.int_kind(1, 256, "a whole number from 1 to 256"))
     bandwidth: int = setting(0, kinds.RATE)
     """Bytes per second over all transfers; 0 = no limit."""
 

@@ -18,13 +18,16 @@ from entrepot.engine.messages import Answer, Body, PullRequest, Refused, Verdict
 from entrepot.engine.policy import Policy
 from entrepot.engine.prefetch import Prefetch
 from entrepot.engine.upstreams import BlobSource, HeadRefused, Upstreams, distant, past_the_store
+from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest
 from entrepot.registry.manifests import Descriptor
 from entrepot.registry.ranges import Range, Unsatisfiable, content_range, parse_range
 from entrepot.registry.routes import BlobRoute
+from entrepot.tasks import spawn
 from entrepot.upstream.errors import UpstreamError
-from entrepot.upstream.transfer import Transfer, Transfers
+from entrepot.upstream.transfer import Transfer
+from entrepot.upstream.transfers import Transfers
 
 FAR: Final = 4 << 20  # bytes ahead of a growing blob from which a range is asked for separately
 
@@ -90,8 +93,10 @@ class Blobs:
         size = known.size if known and known.size >= 0 else None
         source = BlobSource(self._upstreams, request)
         transfer, mine = self._transfers.join(digest, source, size)
-        if not mine and not self._admitted(request, route):
-            await self._prove(request, route)
+        if not mine:
+            if not self._admitted(request, route):
+                await self._prove(request, route)
+            transfer.offer(source)
         try:
             await transfer.opened()
         except Refused:
@@ -126,9 +131,13 @@ class Blobs:
             return Answer(200, Headers(fields), GrowingBody(transfer), verdict, "size unknown")
         part = _asked_range(request, digest, size)
         far: PassingBody | None = None
-        if request.method == "GET" and isinstance(part, Range) and part.start > transfer.available + FAR:
-            with suppress(UpstreamError):  # then it waits for the transfer
-                far = await distant(self._upstreams, request, part)
+        if request.method == "GET" and isinstance(part, Range):
+            if self.policy.prefetch:
+                spawn(_fill_behind(transfer), name=f"fill behind a range of {digest}")
+            suspicious = self._upstreams.conduct.is_suspicious(request.registry.name)
+            if part.start > transfer.available + FAR and not suspicious:
+                with suppress(UpstreamError):  # then it waits for the transfer
+                    far = await distant(self._upstreams, request, part)
 
         def body(start: int, stop: int) -> Body:
             if far is not None:
@@ -211,6 +220,12 @@ class Blobs:
 
     def _principal(self, request: PullRequest) -> str:
         return self._access.principal(request.registry.name, request.headers.get("authorization"))
+
+
+async def _fill_behind(transfer: Transfer) -> None:
+    """Clients that pull lazily ask for a few ranges of each layer and leave: the whole is filled all the same."""
+    with suppress(EntrepotError):  # whoever really wants it will hear why
+        await transfer.ended()
 
 
 def _asked_range(request: PullRequest, digest: Digest, size: int) -> Range | Unsatisfiable | None:

@@ -42,6 +42,8 @@ class GrowingBody:
 
     def __init__(self, transfer: Transfer, start: int = 0, stop: int | None = None) -> None:
         self._transfer, self._at, self._stop = transfer, start, stop
+        self._waits = True
+        transfer.arrive()
         end = transfer.size if stop is None else stop
         self.length: int | None = None if end is None else end - start
 
@@ -63,6 +65,9 @@ class GrowingBody:
 
     def close(self) -> None:
         """The transfer's reader is shared by all waiters and closes with the last of them."""
+        if self._waits:
+            self._waits = False
+            self._transfer.leave()
 
     def _room(self, buffer: memoryview) -> int:
         end = self._transfer.available
@@ -137,6 +142,8 @@ class DistantBody:
 
     def close(self) -> None:
         self._direct.close()
+        if self._rest is not None:
+            self._rest.close()
 
     def _room(self, buffer: memoryview) -> memoryview:
         return buffer[: self._stop - self._at]

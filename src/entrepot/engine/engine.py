@@ -7,6 +7,7 @@ from typing import Final
 from entrepot.cache.interface import BlobStore, Records, StoreError
 from entrepot.engine.access import Access
 from entrepot.engine.blobs import Blobs
+from entrepot.engine.conduct import Conduct
 from entrepot.engine.manifests import Manifests
 from entrepot.engine.messages import Answer, PullRequest, Refused
 from entrepot.engine.policy import Policy
@@ -20,7 +21,8 @@ from entrepot.upstream.bandwidth import Bandwidth
 from entrepot.upstream.client import UpstreamClient
 from entrepot.upstream.errors import LoopDetected, TimedOut, UpstreamError
 from entrepot.upstream.quota import Quotas
-from entrepot.upstream.transfer import Transfers
+from entrepot.upstream.source import Effort
+from entrepot.upstream.transfers import Transfers
 
 BAD_GATEWAY: Final = 502
 GATEWAY_TIMEOUT: Final = 504
@@ -45,8 +47,10 @@ class Engine:
     ) -> None:
         access = Access(records, key)
         self.quotas = Quotas()
+        self.conduct = Conduct(records, clock)
         self._bandwidth = bandwidth or Bandwidth()
-        self._upstreams = Upstreams(client, access, self.quotas, self._bandwidth, clock)
+        self._transfers = transfers
+        self._upstreams = Upstreams(client, access, self.quotas, self._bandwidth, self.conduct, clock)
         self._manifests = Manifests(records, access, self._upstreams, policy, clock)
         prefetch = Prefetch(blobs, records, access, transfers, self._upstreams)
         self._blobs = Blobs(blobs, transfers, access, self._upstreams, policy, prefetch, clock)
@@ -56,6 +60,7 @@ class Engine:
         """From the next request on."""
         self._manifests.policy = self._blobs.policy = policy
         self._bandwidth.reconfigure(policy.bandwidth, policy.workers)
+        self._transfers.effort = Effort(policy.attempts, fill_alone=policy.prefetch)
 
     @staticmethod
     def takes(method: str, route: Route | None) -> bool:

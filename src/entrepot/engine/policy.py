@@ -15,6 +15,7 @@ class Policy:
     tag: float = 60.0  # seconds
     access: float = 300.0  # seconds
     prefetch: bool = True  # the other layers of an image are fetched when a client asks for the first one
+    attempts: int = 5  # in a row without a byte, before a transfer ends
     bandwidth: int = 0  # bytes of blobs per second from all registries together, for the box; 0 for no cap
     workers: int = 1  # processes that divide `bandwidth` evenly, and what a registry says of its own
 

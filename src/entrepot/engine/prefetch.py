@@ -22,7 +22,7 @@ from entrepot.registry.digests import Digest
 from entrepot.registry.manifests import Descriptor, InvalidManifest, parse_manifest
 from entrepot.registry.routes import BlobRoute
 from entrepot.tasks import spawn
-from entrepot.upstream.transfer import Transfers
+from entrepot.upstream.transfers import Transfers
 
 AT_ONCE: Final = 4  # prefetches under way in one process; what clients ask for themselves is not counted
 
@@ -65,6 +65,8 @@ class Prefetch:
                     return
                 asking = replace(request, route=BlobRoute(repository, layer.digest))
                 if not self._upstreams.may(asking, "prefetch", "GET"):
+                    return
+                if self._upstreams.conduct.is_suspicious(request.registry.name):
                     return
                 source = BlobSource(self._upstreams, asking)
                 transfer, _ = self._transfers.join(layer.digest, source, layer.size if layer.size >= 0 else None)

@@ -12,6 +12,7 @@ from typing import Final
 from entrepot.cache.interface import DigestMismatch
 from entrepot.engine.access import Access
 from entrepot.engine.bodies import PassingBody
+from entrepot.engine.conduct import Conduct
 from entrepot.engine.fields import relayed, to_upstream
 from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
 from entrepot.headers import Headers
@@ -23,7 +24,7 @@ from entrepot.upstream.client import UpstreamClient
 from entrepot.upstream.errors import InvalidResponse, UpstreamError
 from entrepot.upstream.quota import Key, Purpose, Quotas, counts
 from entrepot.upstream.response import Response
-from entrepot.upstream.transfer import Opened
+from entrepot.upstream.source import Opened
 
 MAX_MANIFEST: Final = 4 << 20  # bytes; the distribution spec asks registries to take at least this much
 MAX_MESSAGE: Final = 1 << 20  # bytes of an error, a token or a page of tags that is relayed
@@ -41,10 +42,12 @@ class Upstreams:
         access: Access,
         quotas: Quotas,
         bandwidth: Bandwidth,
+        conduct: Conduct,
         clock: Callable[[], float],
     ) -> None:
         self._client, self._access, self._quotas, self._clock = client, access, quotas, clock
         self._bandwidth = bandwidth
+        self.conduct = conduct
 
     def may(self, request: PullRequest, purpose: Purpose, method: str) -> bool:
         """Whether the quota of this client's credential allows a request like this that nobody waits for."""
@@ -54,6 +57,10 @@ class Upstreams:
     def paced(self, request: PullRequest, response: Response) -> AsyncIterator[bytes]:
         """The bytes of a blob, no faster than allowed."""
         return self._bandwidth.pace(request.registry, response.chunks())
+
+    def is_capped(self, request: PullRequest) -> bool:
+        """Whether a cap says how fast blobs of this registry may come."""
+        return self._bandwidth.is_capped(request.registry)
 
     def _quota_key(self, request: PullRequest) -> Key:
         name = request.registry.name
@@ -70,6 +77,13 @@ class Upstreams:
         opening = self._client.follow if follow else self._client.open
         async with opening(method, url, headers, ca=registry.ca) as response:
             self._quotas.observe(self._quota_key(request), response.headers, response.status, self._clock())
+            yield response
+
+    @asynccontextmanager
+    async def elsewhere(self, request: PullRequest, url: str, *more: tuple[str, str]) -> AsyncIterator[Response]:
+        """A GET where a redirect of the registry's to another host has led before: without any credential."""
+        headers = to_upstream(request.headers.without("authorization"), *more)
+        async with self._client.follow("GET", url, headers, ca=request.registry.ca) as response:
             yield response
 
     async def relay(self, request: PullRequest, *, follow: bool = False) -> Answer:
@@ -189,34 +203,66 @@ async def past_the_store(
 
 
 class BlobSource:
-    """`entrepot.upstream.transfer.Source`: one blob, asked for with the credential of one client."""
+    """`entrepot.upstream.source.Source`: one blob, asked for with the credential of one client.
+
+    Where a redirect to another host has led is remembered for as long as the transfer lasts: ranges and resumptions go
+    there at once, which spares the registry the question, and needs no token. A signed URL is a credential: it is kept
+    in memory only, and when it is refused or fails the registry is asked for a new one.
+    """
 
     def __init__(self, upstreams: Upstreams, request: PullRequest) -> None:
         self._upstreams, self._request = upstreams, request
         self.name = request.registry.name
         self.accepted = False
         """Upstream has answered this client's credential with bytes: the proof of access."""
-        self._stack = AsyncExitStack()
+        self._direct: str | None = None
 
-    async def open(self, offset: int) -> Opened:
-        more = [("Range", f"bytes={offset}-")] if offset else []
-        exchange = self._upstreams.exchange(self._request, "GET", *more, follow=True)
-        response = await self._stack.enter_async_context(exchange)
-        self.accepted = self.accepted or response.status in {200, 206}
+    @property
+    def parallel(self) -> bool:
+        """Not under a bandwidth cap, which is shared by transfers, nor where bytes were wrong."""
+        return not self._upstreams.is_capped(self._request) and not self._upstreams.conduct.is_suspicious(self.name)
+
+    @asynccontextmanager
+    async def open(self, offset: int, stop: int | None = None) -> AsyncIterator[Opened]:
+        more = [("Range", f"bytes={offset}-{'' if stop is None else stop - 1}")] if offset or stop is not None else []
+        async with AsyncExitStack() as stack:
+            response = None
+            if offset and (direct := self._direct) is not None:
+                response = await self._ask_directly(stack, direct, more)
+            if response is None:
+                exchange = self._upstreams.exchange(self._request, "GET", *more, follow=True)
+                response = await stack.enter_async_context(exchange)
+                self.accepted = self.accepted or response.status in {200, 206}
+                self._direct = response.url if response.elsewhere and response.status in {200, 206} else None
+            yield await self._opened(response, offset)
+
+    async def _ask_directly(self, stack: AsyncExitStack, url: str, more: list[tuple[str, str]]) -> Response | None:
+        """The answer from where the last redirect led; None when the registry must be asked."""
+        exchange = self._upstreams.elsewhere(self._request, url, *more)
+        try:
+            response = await stack.enter_async_context(exchange)
+        except UpstreamError:
+            response = None
+        if response is None or response.status not in {200, 206}:
+            if self._direct == url:
+                self._direct = None
+            await stack.aclose()
+            return None
+        return response
+
+    async def _opened(self, response: Response, offset: int) -> Opened:
+        chunks = self._upstreams.paced(self._request, response)
         if response.status == 206:
             start, total = _content_range(response)
-            return Opened(start, total, self._upstreams.paced(self._request, response))
+            return Opened(start, total, chunks, ranges=True)
         if response.status == 200:
-            return Opened(0, response.content_length, self._upstreams.paced(self._request, response))
+            ranges = "bytes" in response.headers.get("accept-ranges", "").lower()
+            return Opened(0, response.content_length, chunks, ranges)
         if response.status == 416 and offset:
-            raise InvalidResponse(self._request.registry.name, f"has no byte {offset} of it")
+            raise InvalidResponse(self.name, f"has no byte {offset} of it")
         if offset and (response.status in RETRIABLE or response.redirected):  # a signed URL that has expired: ask anew
-            raise InvalidResponse(self._request.registry.name, f"answered {response.status} to a resumption")
+            raise InvalidResponse(self.name, f"answered {response.status} to a resumption")
         raise Refused(await snapshot(response))
-
-    async def close(self) -> None:
-        stack, self._stack = self._stack, AsyncExitStack()
-        await stack.aclose()
 
 
 def _content_range(response: Response) -> tuple[int, int | None]:

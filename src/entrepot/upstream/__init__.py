@@ -11,6 +11,10 @@ What this room does, one file each:
 - `client`     the exchanges
 - `quota`      what registries say of their quotas, and what is left to whom: pure
 - `bandwidth`  no faster than allowed, in turns
+- `transfers`  one fetch: at most one transfer per digest
+- `transfer`   one blob on its way into the store, for any number of waiters
+- `fetch`      its bytes: resumed, from another source, over several connections
+- `source`     the shapes these talk in; `pace`, `lanes`, `windows`: when more connections help, and how they are used
 
 What it does not do: it holds no credential longer than one exchange, writes nothing to disk outside the
 transfer, knows no repository, and decides nothing about access or freshness.

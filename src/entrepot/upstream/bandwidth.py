@@ -103,6 +103,10 @@ class Bandwidth:
         self._workers = workers
         self._total.rate = total / workers
 
+    def is_capped(self, registry: Registry) -> bool:
+        """Whether `pace` would slow anything down."""
+        return bool(self._total.rate or registry.bandwidth)
+
     async def pace(self, registry: Registry, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The same bytes, no faster than allowed; raises what `chunks` raises."""
         own = self._bucket(registry)

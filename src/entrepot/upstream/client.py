@@ -39,7 +39,7 @@ from entrepot.upstream.errors import (
     cause_of,
 )
 from entrepot.upstream.fields import outgoing
-from entrepot.upstream.redirects import REDIRECTS, Step, host_of, http_url, next_step, printable
+from entrepot.upstream.redirects import REDIRECTS, Step, host_of, http_url, next_step, origin, printable
 from entrepot.upstream.resolver import Resolver
 from entrepot.upstream.response import Response
 
@@ -104,7 +104,7 @@ class UpstreamClient:
         header field with a line break.
         """
         step = Step(method.upper(), url, headers)
-        async with self._exchange(step, ca=ca, body=body, redirected=False) as response:
+        async with self._exchange(step, ca=ca, body=body, hop=0, elsewhere=False) as response:
             yield response
 
     @asynccontextmanager
@@ -118,10 +118,12 @@ class UpstreamClient:
         if method.upper() not in {"GET", "HEAD"}:
             raise ValueError(f"{method} is not followed: only GET and HEAD can be sent again elsewhere")
         allow_http = urlsplit(url).scheme == "http"
-        step = Step(method.upper(), url, headers)
+        step = first = Step(method.upper(), url, headers)
+        elsewhere = False
         for hop in range(max_redirects + 1):
+            elsewhere = elsewhere or origin(urlsplit(step.url)) != origin(urlsplit(first.url))
             async with AsyncExitStack() as stack:
-                exchange = self._exchange(step, ca=ca, body=None, redirected=hop > 0)
+                exchange = self._exchange(step, ca=ca, body=None, hop=hop, elsewhere=elsewhere)
                 response = await stack.enter_async_context(exchange)
                 if response.status not in REDIRECTS:
                     yield response
@@ -136,7 +138,7 @@ class UpstreamClient:
 
     @asynccontextmanager
     async def _exchange(
-        self, step: Step, *, ca: tuple[Path, ...], body: bytes | None, redirected: bool
+        self, step: Step, *, ca: tuple[Path, ...], body: bytes | None, hop: int, elsewhere: bool
     ) -> AsyncIterator[Response]:
         host = _checked(step.url)
         fields = outgoing(step.headers, via=self._settings.via, user_agent=self._settings.user_agent)
@@ -162,7 +164,8 @@ class UpstreamClient:
                 method=step.method,
                 url=step.url,
                 host=host,
-                redirected=redirected,
+                redirected=hop > 0,
+                elsewhere=elsewhere,
                 read_timeout=self._settings.read_timeout,
             )
         finally:
@@ -200,9 +203,9 @@ class UpstreamClient:
 
         Names are checked when they are resolved; an address in a redirect never gets that far.
         """
-        target, origin = urlsplit(url), urlsplit(first)
+        target, start = urlsplit(url), urlsplit(first)
         host = target.hostname or ""
-        if host == origin.hostname or self._is_inward(origin.hostname or "", origin.port):
+        if host == start.hostname or self._is_inward(start.hostname or "", start.port):
             return
         if self._resolver.is_own(host, target.port):
             raise LoopDetected(host_of(first), f"redirects to our own address {host}")

@@ -26,6 +26,7 @@ class Response:
         "_read_timeout",
         "_received",
         "content_length",
+        "elsewhere",
         "headers",
         "redirected",
         "status",
@@ -33,7 +34,15 @@ class Response:
     )
 
     def __init__(
-        self, raw: aiohttp.ClientResponse, *, method: str, url: str, host: str, redirected: bool, read_timeout: float
+        self,
+        raw: aiohttp.ClientResponse,
+        *,
+        method: str,
+        url: str,
+        host: str,
+        redirected: bool,
+        elsewhere: bool,
+        read_timeout: float,
     ) -> None:
         self._raw = raw
         self._read_timeout = read_timeout
@@ -45,6 +54,8 @@ class Response:
         self.url: str = url
         """Where the answer came from in the end. May be signed: log it through `redirects.printable` only."""
         self.redirected: bool = redirected
+        self.elsewhere: bool = elsewhere
+        """A redirect led to another origin: `url` was asked without the caller's credentials."""
         self.content_length: int | None = _length(self.headers)
         """What the answer claims, also for HEAD; None when it does not say (chunked, or up to the end)."""
 

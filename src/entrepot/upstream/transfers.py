@@ -1,0 +1,104 @@
+"""One fetch: at most one transfer per digest in this process; over all processes the store's claim sees to it.
+
+Wrong bytes are thrown away whole and fetched once more from the start; who was reading along has been closed short.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from entrepot.cache.interface import BlobStore, DigestMismatch
+from entrepot.registry.digests import Digest
+from entrepot.tasks import spawn
+from entrepot.upstream.lanes import Lanes
+from entrepot.upstream.source import Effort, Source
+from entrepot.upstream.transfer import Transfer
+
+_log = logging.getLogger("entrepot.transfer")
+ATTEMPTS: Final = 2  # fetches from the start when the bytes are wrong; the second may come by another way
+CONNECTIONS: Final = 4  # to one registry, by default
+
+
+class Transfers:
+    """The transfers of this process, by digest."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        *,
+        connections: int = CONNECTIONS,
+        on_end: Callable[[Transfer, Source], None] = lambda transfer, source: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`connections`: at most so many bring blobs from one registry at once, but for one of each transfer.
+
+        `on_end` is told of every transfer when it is over, and of the source it was started with. `clock` in seconds,
+        never backwards.
+        """
+        self.effort = Effort()
+        self._store, self._on_end, self._clock = store, on_end, clock
+        self._lanes = Lanes(connections)
+        self._running: dict[Digest, tuple[Transfer, asyncio.Task[None]]] = {}
+
+    def running(self, digest: Digest) -> Transfer | None:
+        entry = self._running.get(digest)
+        return entry[0] if entry else None
+
+    def join(self, digest: Digest, source: Source, size: int | None) -> tuple[Transfer, bool]:
+        """The transfer of `digest`, and whether it was started by this call (then with `source`).
+
+        `size` in bytes, if a manifest says. The caller has been admitted to the blob, or is about to be by the
+        transfer's first answer; a joiner of a running transfer must have been admitted on its own.
+        """
+        if (running := self.running(digest)) is not None:
+            return running, False  # its size stays what the one who started it knew: another's manifest may lie
+        return self._start(digest, source, size, 1), True
+
+    def _start(self, digest: Digest, source: Source, size: int | None, attempt: int) -> Transfer:
+        transfer = Transfer(
+            self._store,
+            digest,
+            source,
+            size,
+            lanes=self._lanes,
+            effort=lambda: self.effort,
+            clock=self._clock,
+        )
+        task = spawn(self._run(transfer, source, attempt), name=f"transfer {digest}")
+        if not task.done():  # tasks may start eagerly: one that never waits is over already
+            self._running[digest] = transfer, task
+        return transfer
+
+    async def _run(self, transfer: Transfer, source: Source, attempt: int) -> None:
+        try:
+            await transfer.run()
+        finally:
+            self._running.pop(transfer.digest, None)
+            self._on_end(transfer, source)
+        if isinstance(transfer.error, DigestMismatch):
+            again = attempt < ATTEMPTS
+            _log.error(
+                "wrong bytes registry=%s digest=%s size=%s received=%d try=%d: %s; nothing is kept, %s",
+                source.name,
+                transfer.digest,
+                transfer.size,
+                transfer.received,
+                attempt,
+                transfer.error,
+                "fetching it once more from the start" if again else "giving up until somebody asks again",
+            )
+            if again and self.running(transfer.digest) is None:
+                self._start(transfer.digest, source, None, attempt + 1)
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    async def close(self) -> None:
+        """Lets what is verified be committed and breaks off the rest; its parts stay for next time."""
+        entries = list(self._running.values())
+        for transfer, task in entries:
+            if not transfer.verified:
+                task.cancel()
+        await asyncio.gather(*(task for _, task in entries), return_exceptions=True)
