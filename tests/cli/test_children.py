@@ -51,8 +51,8 @@ def test_a_role_does_its_work(work: Callable[[Callable[[Brief], None]], None], o
     done: list[Brief] = []
     work(done.append)
     os.write(orders, BRIEF.to_line())
-    os.close(orders)
     assert children.main(["test"]) == 0
+    os.close(orders)
     assert done == [BRIEF]
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
@@ -66,6 +66,16 @@ def test_no_orders_no_work(work: Callable[[Callable[[Brief], None]], None], orde
     assert done == []
 
 
+def test_an_orphan_follows_no_orders(work: Callable[[Callable[[Brief], None]], None], orders: int) -> None:
+    """The supervisor was killed while we started: too early for the kernel to end us, but it had given its orders."""
+    done: list[Brief] = []
+    work(done.append)
+    os.write(orders, BRIEF.to_line())
+    os.close(orders)
+    assert children.main(["test"]) == 0
+    assert done == []
+
+
 def test_what_cannot_work_is_one_line(
     work: Callable[[Callable[[Brief], None]], None], orders: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,8 +84,8 @@ def test_what_cannot_work_is_one_line(
 
     work(fail)
     os.write(orders, BRIEF.to_line())
-    os.close(orders)
     assert children.main(["test"]) == HOPELESS
+    os.close(orders)
     (line,) = capfd.readouterr().err.splitlines()
     assert '"process": "test-1"' in line
     assert "the key is open to everyone" in line

@@ -147,7 +147,7 @@ class TestTagsThatAreHeld:
         """DESIGN rule 3: throttled or not, what is held is for those the registry has let in."""
         bench.registry.private.add("org/app")
         await bench.pulled_once(GOOD)
-        bench.registry.faults.append(Fault(status=429, headers={"Retry-After": "9"}, count=4))
+        bench.registry.faults.append(Fault(status=429, headers={"Retry-After": "9"}, count=9))
         for credential in ([], [BAD]):
             answer = await bench.pull(*credential, method=method)
             assert (answer.status, answer.verdict) == (429, "refused")

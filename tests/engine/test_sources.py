@@ -8,7 +8,6 @@ import pytest
 from tests.fakes.registry import CHALLENGE, FakeRegistry, Fault, running
 
 from entrepot.cache.memory import MemoryRecords
-from entrepot.engine.access import Access
 from entrepot.engine.conduct import MEMORY, Conduct
 from entrepot.engine.messages import PullRequest, Refused
 from entrepot.engine.upstreams import BlobSource, Upstreams
@@ -32,9 +31,7 @@ class Bench:
         self.records = MemoryRecords(lambda: self.now)
         self.conduct = Conduct(self.records, lambda: self.now)
         self.bandwidth = Bandwidth()
-        self._upstreams = Upstreams(
-            client, Access(self.records, b"k" * 32), Quotas(), self.bandwidth, self.conduct, lambda: self.now
-        )
+        self._upstreams = Upstreams(client, Quotas(), self.bandwidth, self.conduct, lambda: self.now)
 
     def source(self, credential: str = "good") -> BlobSource:
         catalogue = Catalogue([]).with_overrides([RegistryOverride("registry.test", upstream=self.registry.url)])

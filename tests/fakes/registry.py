@@ -81,6 +81,8 @@ class FakeRegistry:
         self.blobs: dict[tuple[str, Digest], bytes] = {}
         self.private: set[str] = set()
         self.credentials: set[str] = {"good"}
+        self.challenge = CHALLENGE  # for private repositories
+        self.anonymous_token = ""  # what `/token` gives to nobody
         self.redirects = False
         self.cdn = ""  # where redirects lead: the URL of another one of these; empty: itself
         self.quota: Quota | None = None
@@ -127,6 +129,8 @@ class FakeRegistry:
         if refusal is not None:
             return refusal
         match request.path.split("/"):
+            case ["", "token"] if self.anonymous_token and "Authorization" not in request.headers:
+                return web.json_response({"token": self.anonymous_token})
             case ["", "v2", ""]:
                 return web.json_response({})
             case ["", "v2", *name, "manifests", reference]:
@@ -147,7 +151,7 @@ class FakeRegistry:
             return None
         return web.Response(
             status=401,
-            headers={"WWW-Authenticate": CHALLENGE.format(name=name)},
+            headers={"WWW-Authenticate": self.challenge.format(name=name)},
             body=b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}',
             content_type="application/json",
         )

@@ -38,6 +38,9 @@ class Upstream:
     open_now: int = 0
     most_open: int = 0
 
+    def serves(self, registry: str, repository: str) -> bool:
+        return registry == self.name
+
     @property
     def opened(self) -> list[int]:
         """Where each answer was to begin."""

@@ -42,7 +42,6 @@ from entrepot.registry.catalogue import Catalogue
 from entrepot.tasks import spawn
 from entrepot.upstream.client import ClientSettings, UpstreamClient
 from entrepot.upstream.resolver import Resolver
-from entrepot.upstream.source import Source
 from entrepot.upstream.transfer import Transfer
 from entrepot.upstream.transfers import Transfers
 
@@ -138,11 +137,11 @@ class Worker:
         self.pulls.catalogue = self.through.catalogue = catalogue
         self.engine.reconfigure(policy)
 
-    def _transferred(self, transfer: Transfer, source: Source) -> None:
+    def _transferred(self, transfer: Transfer) -> None:
         self.counters.add("bytes_upstream", transfer.received)
         if isinstance(transfer.error, DigestMismatch):
             self.counters.add("transfers_wrong")
-            spawn(self.engine.conduct.wrong_bytes(source.name, str(transfer.digest)), name="conduct")
+            spawn(self.engine.conduct.wrong_bytes(transfer.origin.name, str(transfer.digest)), name="conduct")
         elif transfer.error is not None:
             self.counters.add("transfers_failed")
 

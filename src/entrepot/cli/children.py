@@ -8,6 +8,7 @@ What a role does is in `proxy_child` and `dns_child`.
 import importlib
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,17 @@ def die_with_parent() -> None:
         return
 
 
+def is_orphan(descriptor: int) -> bool:
+    """Whether the other end of our orders is closed: the parent ended before `die_with_parent` could have an effect.
+
+    A killed process lets go of its pipes before the kernel looks for children to kill, so one of the two always holds.
+    Orders that it has left in the pipe are not to be followed.
+    """
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(happened & select.POLLHUP for _, happened in poll.poll(0))
+
+
 def first_line(descriptor: int) -> bytes:
     """Orders come one at a time, so what is read up to the end of the line is the line. Empty: the parent is gone."""
     line = b""
@@ -56,6 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     (role,) = arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
+    if is_orphan(sys.stdin.fileno()):
+        return 0
     work = cast("Work", importlib.import_module(ROLES[role]))
     if not (line := first_line(sys.stdin.fileno())):
         return 0

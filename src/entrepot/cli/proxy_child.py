@@ -57,6 +57,8 @@ def decisions(config: Config) -> tuple[Catalogue, Policy]:
     return catalogue(config), Policy(
         tag=config.policy.tag_ttl,
         access=config.policy.access_ttl,
+        public=config.policy.public_ttl,
+        grace=config.policy.outage_grace,
         prefetch=config.policy.prefetch != "off",
         attempts=config.upstream.attempts,
         bandwidth=config.upstream.bandwidth,

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from entrepot.cache.interface import BlobStore, StoreError
-from entrepot.engine.access import Access
+from entrepot.engine.admission import Admission
 from entrepot.engine.bodies import DistantBody, GrowingBody, HeldBody, PassingBody
 from entrepot.engine.fields import API_VERSION, BLOB_TYPE, FOR_EVER, matches_etag, of_content
 from entrepot.engine.flights import Flights
@@ -39,13 +39,13 @@ class Blobs:
         self,
         store: BlobStore,
         transfers: Transfers,
-        access: Access,
+        admission: Admission,
         upstreams: Upstreams,
         policy: Policy,
         prefetch: Prefetch,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store, self._transfers, self._access = store, transfers, access
+        self._store, self._transfers, self._admission = store, transfers, admission
         self._upstreams, self._clock = upstreams, clock
         self.policy = policy
         self._prefetch = prefetch
@@ -53,6 +53,13 @@ class Blobs:
 
     async def answer(self, request: PullRequest, route: BlobRoute) -> Answer:
         """Raises `Refused`, `UpstreamError`, `StoreError`, `TransferError`."""
+        try:
+            return await self._answer(request, route)
+        except Refused as refusal:
+            await self._admission.refused(request, route.repository, refusal.answer.status)
+            raise
+
+    async def _answer(self, request: PullRequest, route: BlobRoute) -> Answer:
         digest = route.digest
         if matches_etag(request.headers, digest):
             if not self._admitted(request, route):
@@ -60,7 +67,7 @@ class Blobs:
             return Answer(304, Headers(of_content(digest, BLOB_TYPE, status="hit")), verdict="hit", why="not modified")
         admitted = self._admitted(request, route)
         if admitted or self._store_has(digest):
-            if not admitted:
+            if not admitted and not self._comes_from_here(request, route):
                 await self._prove(request, route)
             return await self._serve(request, route, "hit" if admitted else "proved")
         if request.method == "HEAD":
@@ -89,12 +96,11 @@ class Blobs:
     async def _fetch(self, request: PullRequest, route: BlobRoute) -> Answer:
         """Starts the transfer, which is then the proof of access, or reads along with the one that runs."""
         digest = route.digest
-        known = self._access.member(request.registry.name, route.repository, digest)
-        size = known.size if known and known.size >= 0 else None
+        size = self._admission.size_of(request, route.repository, digest)
         source = BlobSource(self._upstreams, request)
         transfer, mine = self._transfers.join(digest, source, size)
         if not mine:
-            if not self._admitted(request, route):
+            if not self._admitted(request, route) and not self._comes_from_here(request, route):
                 await self._prove(request, route)
             transfer.offer(source)
         try:
@@ -180,10 +186,10 @@ class Blobs:
         async with self._upstreams.exchange(request, "HEAD", follow=False) as response:
             status, size = response.status, response.content_length
         if status >= 400:
-            return await self._upstreams.relay(request)
+            raise Refused(await self._upstreams.relay(request))
         if status >= 300:  # how many bytes, only the place it points to knows, or a manifest
-            known = self._access.member(request.registry.name, route.repository, digest)
-            size = known.size if known and known.size >= 0 else await self._size_by_redirect(request)
+            known = self._admission.size_of(request, route.repository, digest)
+            size = await self._size_by_redirect(request) if known is None else known
         await self._admit(request, route, size)
         fields = [*of_content(digest, BLOB_TYPE, status="fwd=miss"), ("Accept-Ranges", "bytes")]
         return Answer(200, Headers(fields), verdict="pass", why="upstream has it", length=size)
@@ -193,14 +199,19 @@ class Blobs:
             return response.content_length if response.status == 200 else None
 
     def _admitted(self, request: PullRequest, route: BlobRoute) -> bool:
-        registry, repository = request.registry.name, route.repository
-        return self._access.member(registry, repository, route.digest) is not None and self._access.granted(
-            registry, repository, self._principal(request)
-        )
+        admitted = self._admission.admits(request, route.repository) is not None
+        return admitted and self._admission.belongs(request, route.repository, route.digest)
+
+    def _comes_from_here(self, request: PullRequest, route: BlobRoute) -> bool:
+        """It is on its way from this very repository, which the client may read: upstream's answer is proof enough."""
+        transfer = self._transfers.running(route.digest)
+        if transfer is None or not transfer.origin.serves(request.registry.name, route.repository):
+            return False
+        return self._admission.admits(request, route.repository) is not None
 
     async def _prove(self, request: PullRequest, route: BlobRoute) -> None:
         """Asks upstream whether this credential may have this blob here. Raises `Refused`."""
-        key = (request.registry.name, route.path, self._principal(request), request.method)
+        key = (request.registry.name, route.path, request.identity.credential, request.method)
 
         async def ask() -> None:
             try:
@@ -213,13 +224,9 @@ class Blobs:
 
     async def _admit(self, request: PullRequest, route: BlobRoute, size: int | None) -> None:
         """Upstream has just served, or offered, this blob to this credential."""
-        registry, repository = request.registry, route.repository
-        await self._access.grant(registry.name, repository, self._principal(request), self.policy.access_ttl(registry))
+        await self._admission.accepted(request, route.repository)
         itself = Descriptor(BLOB_TYPE, route.digest, -1 if size is None else size)
-        await self._access.add_member(registry.name, repository, itself)
-
-    def _principal(self, request: PullRequest) -> str:
-        return self._access.principal(request.registry.name, request.headers.get("authorization"))
+        await self._admission.served(request, route.repository, itself)
 
 
 async def _fill_behind(transfer: Transfer) -> None:

@@ -2,16 +2,20 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from entrepot.cache.interface import BlobStore, Records, StoreError
 from entrepot.engine.access import Access
+from entrepot.engine.admission import Admission
 from entrepot.engine.blobs import Blobs
 from entrepot.engine.conduct import Conduct
+from entrepot.engine.identity import Identities, Identity
 from entrepot.engine.manifests import Manifests
 from entrepot.engine.messages import Answer, PullRequest, Refused
 from entrepot.engine.policy import Policy
 from entrepot.engine.prefetch import Prefetch
+from entrepot.engine.publicness import Publicness
 from entrepot.engine.upstreams import Upstreams
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
@@ -45,20 +49,27 @@ class Engine:
         clock: Callable[[], float] = time.time,
         bandwidth: Bandwidth | None = None,
     ) -> None:
-        access = Access(records, key)
+        self._identities = Identities(key)
         self.quotas = Quotas()
         self.conduct = Conduct(records, clock)
         self._bandwidth = bandwidth or Bandwidth()
         self._transfers = transfers
-        self._upstreams = Upstreams(client, access, self.quotas, self._bandwidth, self.conduct, clock)
-        self._manifests = Manifests(records, access, self._upstreams, policy, clock)
-        prefetch = Prefetch(blobs, records, access, transfers, self._upstreams)
-        self._blobs = Blobs(blobs, transfers, access, self._upstreams, policy, prefetch, clock)
+        self._upstreams = Upstreams(client, self.quotas, self._bandwidth, self.conduct, clock)
+        self._admission = Admission(
+            Access(records, clock),
+            Publicness(self._upstreams),
+            policy,
+            is_down=lambda request: False,
+            on_accepted=_nothing,
+        )
+        self._manifests = Manifests(records, self._admission, self._upstreams, policy, clock)
+        prefetch = Prefetch(blobs, records, self._admission, transfers, self._upstreams)
+        self._blobs = Blobs(blobs, transfers, self._admission, self._upstreams, policy, prefetch, clock)
         self.reconfigure(policy)
 
     def reconfigure(self, policy: Policy) -> None:
         """From the next request on."""
-        self._manifests.policy = self._blobs.policy = policy
+        self._manifests.policy = self._blobs.policy = self._admission.policy = policy
         self._bandwidth.reconfigure(policy.bandwidth, policy.workers)
         self._transfers.effort = Effort(policy.attempts, fill_alone=policy.prefetch)
 
@@ -69,6 +80,8 @@ class Engine:
 
     async def answer(self, request: PullRequest) -> Answer:
         """Never raises on anything that upstream, the client or the disk can cause."""
+        identity = self._identities.identify(request.registry.name, request.headers.get("authorization"))
+        request = replace(request, identity=identity)
         try:
             match request.route:
                 case BlobRoute() as route:
@@ -81,6 +94,10 @@ class Engine:
             return e.answer
         except EntrepotError as e:
             return failure(e)
+
+
+async def _nothing(identity: Identity) -> None:
+    """Until there are verifiers."""
 
 
 def failure(error: EntrepotError) -> Answer:

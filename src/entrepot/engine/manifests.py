@@ -9,14 +9,15 @@ a client can still have when upstream throttles or goes away (DESIGN rules 5 and
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
-from entrepot.cache.interface import Document, Records
-from entrepot.engine.access import Access
+from entrepot.cache.interface import Records
+from entrepot.engine.admission import Admission
 from entrepot.engine.fields import matches_etag, of_content
 from entrepot.engine.flights import Flights
 from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
+from entrepot.engine.negatives import Negatives
 from entrepot.engine.policy import Policy
+from entrepot.engine.tags import NO_SIZE, TagRecord, Tags
 from entrepot.engine.upstreams import HeadRefused, Upstreams, trouble
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest, InvalidDigest
@@ -25,108 +26,118 @@ from entrepot.registry.mediatypes import accept_class
 from entrepot.registry.routes import ManifestRoute
 from entrepot.upstream.errors import UpstreamError
 
-NO_SIZE: Final = -1
-
 
 @dataclass(frozen=True, slots=True)
-class TagRecord:
-    """What a tag was when it was last looked at, for one class of `Accept`."""
+class _Tag:
+    """One question for a tag, and what is known of it."""
 
-    digest: Digest
-    media_type: str
-    size: int  # bytes of the manifest, -1 when upstream did not say
-    checked: float  # epoch seconds
-    moved: float  # epoch seconds at which it was first seen with this digest
-
-    @classmethod
-    def load(cls, value: Document | None) -> "TagRecord | None":
-        match value:
-            case {
-                "digest": str(digest),
-                "media_type": str(media_type),
-                "size": int(size),
-                "checked": float() | int() as checked,
-                "moved": float() | int() as moved,
-            }:
-                return cls(Digest.parse(digest), media_type, size, checked, moved)
-            case _:
-                return None
+    request: PullRequest
+    route: ManifestRoute
+    tag: str
+    key: str  # of its record
+    record: TagRecord | None
+    admitted: str  # why the asker may have what is held; "" until upstream is asked
 
 
 class Manifests:
     """Answers requests for manifests."""
 
     def __init__(
-        self, records: Records, access: Access, upstreams: Upstreams, policy: Policy, clock: Callable[[], float]
+        self, records: Records, admission: Admission, upstreams: Upstreams, policy: Policy, clock: Callable[[], float]
     ) -> None:
-        self._records, self._access, self._upstreams, self._clock = records, access, upstreams, clock
+        self._records, self._admission, self._upstreams, self._clock = records, admission, upstreams, clock
+        self._tags = Tags(records)
         self.policy = policy
+        self._absent = Negatives(clock)
         self._checks: Flights[tuple[str, ...], TagRecord | None] = Flights("check")
         self._fetches: Flights[tuple[str, ...], tuple[Digest, str]] = Flights("manifest")
 
     async def answer(self, request: PullRequest, route: ManifestRoute) -> Answer:
         """Raises `Refused`, `UpstreamError`, `StoreError`."""
-        if isinstance(route.reference, Digest):
-            return await self._by_digest(request, route, route.reference)
-        return await self._by_tag(request, route, route.reference)
+        question = self._question(request, route)
+        if (absent := self._absent.get(question)) is not None:
+            return absent
+        try:
+            if isinstance(route.reference, Digest):
+                return await self._by_digest(request, route, route.reference)
+            return await self._by_tag(request, route, route.reference)
+        except Refused as refusal:
+            self._absent.note(question, refusal.answer)
+            await self._admission.refused(request, route.repository, refusal.answer.status)
+            raise
+
+    @staticmethod
+    def _question(request: PullRequest, route: ManifestRoute) -> tuple[str, ...]:
+        """All that upstream's answer depends on."""
+        accept = accept_class(request.headers.get_all("accept"))
+        return request.registry.name, request.method, route.path, request.identity.credential, accept
 
     # by digest
 
     async def _by_digest(self, request: PullRequest, route: ManifestRoute, digest: Digest) -> Answer:
         held = self._held(digest)
         verdict: Verdict = "hit"
-        if held is not None and not self._admitted(request, route.repository, digest):
+        admitted: str = self._admission.admits(request, route.repository) or ""
+        if held is not None and not (admitted and self._admission.belongs(request, route.repository, digest)):
             try:
                 await self._upstreams.head(request)
             except HeadRefused:
                 held = None  # let the GET say how
             else:
-                verdict = "proved"
-                await self._admit(request, route.repository)
+                verdict, admitted = "proved", "checked"
+                await self._admission.accepted(request, route.repository, digest)
         if held is not None:
             await self._belongs(request, route.repository, digest, *held)
-            return self._reply(request, digest, *held, verdict, "held")
+            return self._reply(request, digest, *held, verdict, "held", admitted=admitted)
         if request.method == "HEAD":
-            return await self._head_unheld(request, route.repository)
+            return await self._head_unheld(request, route)
         await self._fetch(request, route)
         body, media_type = self._held(digest) or (b"", "")
         return self._reply(request, digest, body, media_type, "miss", "fetched")
 
-    async def _head_unheld(self, request: PullRequest, repository: str) -> Answer:
+    async def _head_unheld(self, request: PullRequest, route: ManifestRoute) -> Answer:
         """Upstream's own answer: the GET that follows will fetch."""
         answer = await self._upstreams.relay(request, follow=True)
         if answer.status == 200:
-            await self._admit(request, repository)
+            await self._admission.accepted(request, route.repository, route.reference)
+        elif answer.status >= 400:
+            raise Refused(answer)
         return answer
 
     # by tag
 
     async def _by_tag(self, request: PullRequest, route: ManifestRoute, tag: str) -> Answer:
-        registry, now = request.registry, self._clock()
-        key = tag_key(registry.name, route.repository, tag, request.headers)
-        record = TagRecord.load(self._records.get(key))
-        granted = self._granted(request, route.repository)
-        if record and granted and now - record.checked < self.policy.tag_ttl(registry):
-            return await self._of_record(request, route, record, "hit", "fresh")
-        spare = record if record and granted and self._held(record.digest) else None
+        now, key = self._clock(), self._tags.key(request, route)
+        admitted = self._admission.admits(request, route.repository) or ""
+        asked = _Tag(request, route, tag, key, self._tags.get(key), admitted)
+        record = asked.record if admitted else None
+        if record and 0 <= now - record.checked < self.policy.tag_ttl(request.registry):
+            return await self._of_record(asked, record, "hit", "fresh")
+        spare = record if record and self._held(record.digest) else None
         if spare and not self._upstreams.may(request, "revalidate", "HEAD"):
-            return await self._of_record(request, route, spare, "stale", "quota of upstream is short")
+            return await self._of_record(asked, spare, "stale", "quota of upstream is short")
         try:
-            return await self._by_asking(request, route, key, record, spare=spare is not None)
+            return await self._by_asking(asked, spare=spare is not None)
         except (Refused, UpstreamError) as failure:
-            if spare is None or (why := trouble(failure)) is None:
+            if not admitted or (why := trouble(failure)) is None:
                 raise
-            return await self._of_record(request, route, spare, "stale", why)
+            if (stale := spare or self._given_to_others(asked)) is None:
+                raise
+            return await self._of_record(asked, stale, "stale", why)
 
-    async def _by_asking(
-        self, request: PullRequest, route: ManifestRoute, key: str, record: TagRecord | None, *, spare: bool
-    ) -> Answer:
+    def _given_to_others(self, asked: _Tag) -> TagRecord | None:
+        """What askers with another `Accept` have, if this one takes it: better than nothing."""
+        found = self._tags.others(asked.request, asked.route)
+        return next((record for record in found if self._held(record.digest)), None)
+
+    async def _by_asking(self, asked: _Tag, *, spare: bool) -> Answer:
         """As upstream has it now. Raises what keeps it from saying; `spare`: there is something else to serve then."""
-        if record is None and request.method == "GET":
-            return await self._first_get(request, route, key)
+        request = asked.request
+        if asked.record is None and request.method == "GET":
+            return await self._first_get(asked)
         try:
             current = await self._checks.run(
-                (key, self._principal(request), request.method), lambda: self._check(request, route, key, record)
+                (asked.key, request.identity.credential, request.method), lambda: self._check(asked)
             )
         except HeadRefused as failure:
             if spare and trouble(failure):
@@ -134,22 +145,21 @@ class Manifests:
             current = None
         if current is None:  # upstream does not say which digest it is
             if request.method == "HEAD":
-                return await self._head_unheld(request, route.repository)
-            return await self._first_get(request, route, key)
-        verdict: Verdict = "revalidated" if record and record.digest == current.digest else "miss"
-        awaited = record is not None and not self._held(current.digest)
-        answer = await self._of_record(request, route, current, verdict, "checked")
+                return await self._head_unheld(request, asked.route)
+            return await self._first_get(asked)
+        same = asked.record is not None and asked.record.digest == current.digest
+        awaited = asked.record is not None and not self._held(current.digest)
+        answer = await self._of_record(asked, current, "revalidated" if same else "miss", "checked")
         if awaited and self._held(current.digest):
-            await self._remember(key, request, route, current, record)
+            await self._tags.put(asked.key, request, asked.route, current)
         return answer
 
-    async def _check(
-        self, request: PullRequest, route: ManifestRoute, key: str, record: TagRecord | None
-    ) -> TagRecord | None:
+    async def _check(self, asked: _Tag) -> TagRecord | None:
         """A conditional HEAD of the tag: free of Docker Hub's quota. It proves access as well."""
+        request, record = asked.request, asked.record
         more = [("If-None-Match", f'"{record.digest}"')] if record else []
         status, fields = await self._upstreams.head(request, *more)
-        await self._admit(request, route.repository)
+        await self._admission.accepted(request, asked.route.repository, asked.tag)
         now = self._clock()
         if status == 304 and record:
             digest, media_type, size = record.digest, record.media_type, record.size
@@ -164,47 +174,29 @@ class Manifests:
         current = TagRecord(digest, media_type, size, now, now)
         if record and record.digest != digest and self._held(record.digest) and not self._held(digest):
             return current
-        return await self._remember(key, request, route, current, record)
+        return await self._tags.put(asked.key, request, asked.route, current)
 
-    async def _first_get(self, request: PullRequest, route: ManifestRoute, key: str) -> Answer:
+    async def _first_get(self, asked: _Tag) -> Answer:
         """The tag itself, fetched: one round trip instead of a HEAD and a GET, as a direct pull has it."""
-        digest, media_type = await self._fetch(request, route)
+        digest, media_type = await self._fetch(asked.request, asked.route)
         body, _ = self._held(digest) or (b"", "")
-        now, before = self._clock(), TagRecord.load(self._records.get(key))
-        await self._remember(key, request, route, TagRecord(digest, media_type, len(body), now, now), before)
-        return self._reply(request, digest, body, media_type, "miss", "fetched", age=0)
+        now = self._clock()
+        await self._tags.put(asked.key, asked.request, asked.route, TagRecord(digest, media_type, len(body), now, now))
+        return self._reply(asked.request, digest, body, media_type, "miss", "fetched", age=0)
 
-    async def _remember(
-        self, key: str, request: PullRequest, route: ManifestRoute, record: TagRecord, before: TagRecord | None
-    ) -> TagRecord:
-        if before and before.digest == record.digest:
-            record = TagRecord(record.digest, record.media_type, record.size, record.checked, before.moved)
-        value: dict[str, object] = {
-            "digest": str(record.digest),
-            "media_type": record.media_type,
-            "size": record.size,
-            "checked": record.checked,
-            "moved": record.moved,
-            "registry": request.registry.name,
-            "repository": route.repository,
-            "tag": str(route.reference),
-        }
-        await self._records.put(key, value)
-        return record
-
-    async def _of_record(
-        self, request: PullRequest, route: ManifestRoute, record: TagRecord, verdict: Verdict, why: str
-    ) -> Answer:
+    async def _of_record(self, asked: _Tag, record: TagRecord, verdict: Verdict, why: str) -> Answer:
+        request, repository = asked.request, asked.route.repository
         age = self._clock() - record.checked
         held = self._held(record.digest)
         if held is not None:
-            await self._belongs(request, route.repository, record.digest, *held)
-            return self._reply(request, record.digest, *held, verdict, why, age=age)
+            await self._belongs(request, repository, record.digest, *held)
+            admitted = asked.admitted if verdict in {"hit", "stale"} else "checked"
+            return self._reply(request, record.digest, *held, verdict, why, age=age, admitted=admitted)
         if request.method == "HEAD":
             fields = of_content(record.digest, record.media_type, status="hit; detail=record", age=age)
             length = None if record.size == NO_SIZE else record.size
             return Answer(200, Headers(fields), verdict=verdict, why=why, length=length)
-        await self._fetch(request, ManifestRoute(route.repository, record.digest))
+        await self._fetch(request, ManifestRoute(repository, record.digest))
         body, media_type = self._held(record.digest) or (b"", "")
         return self._reply(request, record.digest, body, media_type, "miss", "fetched", age=age)
 
@@ -212,16 +204,15 @@ class Manifests:
 
     async def _fetch(self, request: PullRequest, route: ManifestRoute) -> tuple[Digest, str]:
         """Gets it from upstream, verifies and keeps it; one GET however many ask with this credential at once."""
-        key = (request.registry.name, route.path, self._principal(request), accept_class(_accept(request.headers)))
 
         async def get() -> tuple[Digest, str]:
             body, media_type, digest = await self._upstreams.manifest(request, route)
-            await self._admit(request, route.repository)
+            await self._admission.accepted(request, route.repository, digest)
             await self._records.put_bytes(manifest_key(digest), media_type.encode() + b"\n" + body)
             await self._belongs(request, route.repository, digest, body, media_type)
             return digest, media_type
 
-        return await self._fetches.run(key, get)
+        return await self._fetches.run(self._question(request, route), get)
 
     def _held(self, digest: Digest) -> tuple[bytes, str] | None:
         return held_manifest(self._records, digest)
@@ -230,8 +221,7 @@ class Manifests:
         self, request: PullRequest, repository: str, digest: Digest, body: bytes, media_type: str
     ) -> None:
         """Records that the repository has this manifest and all it refers to."""
-        known = self._access.member(request.registry.name, repository, digest)
-        if known is not None and known.followed:
+        if self._admission.is_followed(request, repository, digest):
             return
         itself = Descriptor(media_type, digest, len(body))
         try:
@@ -240,7 +230,7 @@ class Manifests:
             children: tuple[Descriptor, ...] = ()  # an artifact of a kind we do not know: it is served all the same
         else:
             children = (*info.blobs, *info.manifests)
-        await self._access.add_manifest(request.registry.name, repository, itself, children)
+        await self._admission.manifest(request, repository, itself, children)
 
     def _reply(
         self,
@@ -252,28 +242,15 @@ class Manifests:
         why: str,
         *,
         age: float | None = None,
+        admitted: str = "checked",
     ) -> Answer:
         status = "fwd=miss; stored" if verdict == "miss" else "hit" if verdict != "stale" else "hit; detail=stale"
         fields = of_content(digest, media_type, status=status, age=age)
         if verdict == "stale":
             fields.append(("Warning", '111 entrepot "Revalidation Failed"'))
         if matches_etag(request.headers, digest):
-            return Answer(304, Headers(fields), verdict=verdict, why=why)
-        return Answer(200, Headers(fields), body, verdict, why, length=len(body))
-
-    def _principal(self, request: PullRequest) -> str:
-        return self._access.principal(request.registry.name, request.headers.get("authorization"))
-
-    def _granted(self, request: PullRequest, repository: str) -> bool:
-        return self._access.granted(request.registry.name, repository, self._principal(request))
-
-    def _admitted(self, request: PullRequest, repository: str, digest: Digest) -> bool:
-        member = self._access.member(request.registry.name, repository, digest)
-        return member is not None and self._granted(request, repository)
-
-    async def _admit(self, request: PullRequest, repository: str) -> None:
-        ttl = self.policy.access_ttl(request.registry)
-        await self._access.grant(request.registry.name, repository, self._principal(request), ttl)
+            return Answer(304, Headers(fields), verdict=verdict, why=why, admitted=admitted)
+        return Answer(200, Headers(fields), body, verdict, why, admitted, length=len(body))
 
 
 def held_manifest(records: Records, digest: Digest) -> tuple[bytes, str] | None:
@@ -286,13 +263,3 @@ def held_manifest(records: Records, digest: Digest) -> tuple[bytes, str] | None:
 
 def manifest_key(digest: Digest) -> str:
     return f"manifest/{digest}"
-
-
-def tag_key(registry: str, repository: str, tag: str, headers: Headers) -> str:
-    """Where a tag's record is: registry, repository, tag and the class of `Accept`, as DESIGN rule 4 has it."""
-    asked = Digest.of(accept_class(_accept(headers)).encode()).hex[:16]
-    return f"tag/{registry}/{repository}/{tag}/{asked}"
-
-
-def _accept(headers: Headers) -> list[str]:
-    return headers.get_all("accept")

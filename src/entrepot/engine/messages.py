@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from entrepot.engine.identity import NOBODY, Identity
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry.catalogue import Registry
@@ -24,6 +25,7 @@ class PullRequest:
     route: Route
     headers: Headers
     client: str  # address, for the log
+    identity: Identity = NOBODY  # found by the engine from `headers`
 
 
 class Body(Protocol):
@@ -52,6 +54,7 @@ class Answer:
     body: bytes | Body = b""
     verdict: Verdict = "pass"
     why: str = ""  # for the log and `explain`: one short clause
+    admitted: str = ""  # why the client may have it: public, credential, account, or checked with upstream just now
     length: int | None = field(default=None)  # Content-Length of a HEAD's absent body; else derived from the body
 
 

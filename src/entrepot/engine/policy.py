@@ -14,6 +14,8 @@ class Policy:
 
     tag: float = 60.0  # seconds
     access: float = 300.0  # seconds
+    public: float = 86400.0  # seconds
+    grace: float = 7 * 86400.0  # seconds
     prefetch: bool = True  # the other layers of an image are fetched when a client asks for the first one
     attempts: int = 5  # in a row without a byte, before a transfer ends
     bandwidth: int = 0  # bytes of blobs per second from all registries together, for the box; 0 for no cap
@@ -26,3 +28,11 @@ class Policy:
     def access_ttl(self, registry: Registry) -> float:
         """How long a registry's yes to a credential stands."""
         return self.access if registry.access_ttl is None else registry.access_ttl
+
+    def public_ttl(self, registry: Registry) -> float:
+        """How long it counts that anyone may pull a repository."""
+        return self.public if registry.public_ttl is None else registry.public_ttl
+
+    def outage_grace(self, registry: Registry) -> float:
+        """For how long, while a registry cannot be asked, its last yes stands."""
+        return self.grace if registry.outage_grace is None else registry.outage_grace

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from entrepot.cache.interface import BlobStore, Records
-from entrepot.engine.access import Access
+from entrepot.engine.admission import Admission
 from entrepot.engine.manifests import held_manifest
 from entrepot.engine.messages import PullRequest
 from entrepot.engine.upstreams import BlobSource, Upstreams
@@ -31,9 +31,9 @@ class Prefetch:
     """Starts transfers nobody has asked for yet."""
 
     def __init__(
-        self, store: BlobStore, records: Records, access: Access, transfers: Transfers, upstreams: Upstreams
+        self, store: BlobStore, records: Records, admission: Admission, transfers: Transfers, upstreams: Upstreams
     ) -> None:
-        self._store, self._records, self._access = store, records, access
+        self._store, self._records, self._admission = store, records, admission
         self._transfers, self._upstreams = transfers, upstreams
         self._room = asyncio.Semaphore(AT_ONCE)
         self._wanted: set[Digest] = set()
@@ -46,10 +46,9 @@ class Prefetch:
                 spawn(self._fetch(request, route.repository, layer), name=f"prefetch {layer.digest}")
 
     def _layers(self, request: PullRequest, route: BlobRoute) -> Iterable[Descriptor]:
-        member = self._access.member(request.registry.name, route.repository, route.digest)
-        if member is None or not member.referrer:
+        if (referrer := self._admission.referrer(request, route.repository, route.digest)) is None:
             return ()
-        held = held_manifest(self._records, Digest.parse(member.referrer))
+        held = held_manifest(self._records, referrer)
         try:
             info = parse_manifest(*held) if held else None
         except InvalidManifest:
@@ -71,6 +70,9 @@ class Prefetch:
                 source = BlobSource(self._upstreams, asking)
                 transfer, _ = self._transfers.join(layer.digest, source, layer.size if layer.size >= 0 else None)
                 try:
+                    await transfer.opened()
+                    if source.accepted:
+                        await self._admission.served(asking, repository, layer)
                     await transfer.ended()
                 except EntrepotError:
                     return  # whoever really wants it will hear why

@@ -5,24 +5,27 @@ who may have the result. Every answer's word on the quota is noted here, and eve
 cap here.
 """
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
+from urllib.parse import urlsplit
 
 from entrepot.cache.interface import DigestMismatch
-from entrepot.engine.access import Access
 from entrepot.engine.bodies import PassingBody
 from entrepot.engine.conduct import Conduct
 from entrepot.engine.fields import relayed, to_upstream
+from entrepot.engine.identity import ANONYMOUS
 from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest
 from entrepot.registry.ranges import Range
-from entrepot.registry.routes import ManifestRoute, Route
+from entrepot.registry.routes import BlobRoute, ManifestRoute, Route
 from entrepot.upstream.bandwidth import Bandwidth
 from entrepot.upstream.client import UpstreamClient
 from entrepot.upstream.errors import InvalidResponse, UpstreamError
 from entrepot.upstream.quota import Key, Purpose, Quotas, counts
+from entrepot.upstream.redirects import origin
 from entrepot.upstream.response import Response
 from entrepot.upstream.source import Opened
 
@@ -39,13 +42,12 @@ class Upstreams:
     def __init__(
         self,
         client: UpstreamClient,
-        access: Access,
         quotas: Quotas,
         bandwidth: Bandwidth,
         conduct: Conduct,
         clock: Callable[[], float],
     ) -> None:
-        self._client, self._access, self._quotas, self._clock = client, access, quotas, clock
+        self._client, self._quotas, self._clock = client, quotas, clock
         self._bandwidth = bandwidth
         self.conduct = conduct
 
@@ -63,8 +65,7 @@ class Upstreams:
         return self._bandwidth.is_capped(request.registry)
 
     def _quota_key(self, request: PullRequest) -> Key:
-        name = request.registry.name
-        return name, self._access.principal(name, request.headers.get("authorization"))
+        return request.registry.name, request.identity.credential
 
     @asynccontextmanager
     async def exchange(
@@ -102,6 +103,35 @@ class Upstreams:
             if response.status in REFUSES_HEAD or request.method == "GET":
                 raise HeadRefused(response.status)
             raise Refused(await snapshot(response))
+
+    async def nobody_head(
+        self, request: PullRequest, route: ManifestRoute, *more: tuple[str, str]
+    ) -> tuple[int, Headers]:
+        """Status and fields of a HEAD that carries nobody's rights: no credential but one in `more`."""
+        headers = to_upstream(request.headers.without("authorization"), *more)
+        registry = request.registry
+        async with self._client.open("HEAD", registry.upstream + route.target, headers, ca=registry.ca) as response:
+            self._quotas.observe((registry.name, ANONYMOUS), response.headers, response.status, self._clock())
+            return response.status, response.headers
+
+    async def nobody_token(self, request: PullRequest, url: str) -> str:
+        """A token issued to nobody. `url` is the registry's word: it must be https, or the registry's own place."""
+        registry = request.registry
+        if not url.startswith("https://") and origin(urlsplit(url)) != origin(urlsplit(registry.upstream)):
+            raise InvalidResponse(registry.name, "names a token service without https")
+        self._client.refuse_inward(url, first=registry.upstream)
+        headers = to_upstream(request.headers.without("authorization", "accept"), ("Accept", "application/json"))
+        async with self._client.open("GET", url, headers, ca=registry.ca) as response:
+            body = await response.read(MAX_MESSAGE)
+            status = response.status
+        try:
+            document = json.loads(body) if status == 200 else {}
+        except ValueError:
+            document = {}
+        token = document.get("token") or document.get("access_token") if isinstance(document, dict) else None
+        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+            raise InvalidResponse(registry.name, f"gives no token to nobody ({status})")
+        return token
 
     async def get_allowed(self, request: PullRequest) -> None:
         """Begins a GET of this very URL: returns if it is answered, raises `Refused` with upstream's words if not."""
@@ -150,7 +180,9 @@ async def snapshot(response: Response) -> Answer:
     verdict: Verdict = "pass" if response.status < 400 else "refused"
     body = await response.read(MAX_MESSAGE)
     length = response.content_length
-    return Answer(response.status, relayed(response.headers), body, verdict, f"upstream says {response.status}", length)
+    return Answer(
+        response.status, relayed(response.headers), body, verdict, f"upstream says {response.status}", length=length
+    )
 
 
 async def distant(upstreams: Upstreams, request: PullRequest, part: Range) -> PassingBody | None:
@@ -216,6 +248,11 @@ class BlobSource:
         self.accepted = False
         """Upstream has answered this client's credential with bytes: the proof of access."""
         self._direct: str | None = None
+
+    def serves(self, registry: str, repository: str) -> bool:
+        """Whether the bytes come from this repository."""
+        route = self._request.route
+        return (registry, repository) == (self.name, route.repository if isinstance(route, BlobRoute) else "")
 
     @property
     def parallel(self) -> bool:

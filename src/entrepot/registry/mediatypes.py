@@ -98,3 +98,11 @@ def _refused(parameters: str) -> bool:
         if name.strip().lower() == "q":
             return weight.strip() in {"0", "0.", "0.0", "0.00", "0.000"}
     return False
+
+
+def accepts(accept_values: Sequence[str], media_type: str) -> bool:
+    """Whether who sent these `Accept` lines takes a manifest of this type. Without any, whatever comes."""
+    if not accept_values:
+        return True
+    wanted = accept_class(accept_values).split(", ")
+    return ANY in wanted or essence(media_type) in wanted

@@ -132,7 +132,7 @@ class UpstreamClient:
                 if response.content_length is not None and response.content_length <= DRAIN_BYTES:
                     with suppress(UpstreamError):
                         await response.read(DRAIN_BYTES)
-            self._refuse_inward(target.url, first=url)
+            self.refuse_inward(target.url, first=url)
             step = target
         raise TooManyRedirects(host_of(url), f"more than {max_redirects} redirects, last to {host_of(step.url)}")
 
@@ -198,7 +198,7 @@ class UpstreamClient:
             )
         return self._session
 
-    def _refuse_inward(self, url: str, *, first: str) -> None:
+    def refuse_inward(self, url: str, *, first: str) -> None:
         """A registry out there must not send us to ourselves or to what only this machine can reach.
 
         Names are checked when they are resolved; an address in a redirect never gets that far.

@@ -23,6 +23,9 @@ class Source(Protocol):
     def name(self) -> str:
         """The registry, for the log and for counting connections."""
 
+    def serves(self, registry: str, repository: str) -> bool:
+        """Whether the bytes come from this repository."""
+
     @property
     def parallel(self) -> bool:
         """Whether several ranges may be asked for at once."""

@@ -52,6 +52,8 @@ class Transfer:
         self.received = 0  # bytes taken from upstream; less than the size if it was resumed or followed
         self.verified = False
         self.error: EntrepotError | None = None
+        self.origin = source
+        """What it was started with."""
         self._store, self._sources = store, [source]
         self._lanes, self._effort, self._clock = lanes, effort, clock
         self._part: Part | None = None  # while this process fills it

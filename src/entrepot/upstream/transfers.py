@@ -29,13 +29,12 @@ class Transfers:
         store: BlobStore,
         *,
         connections: int = CONNECTIONS,
-        on_end: Callable[[Transfer, Source], None] = lambda transfer, source: None,
+        on_end: Callable[[Transfer], None] = lambda transfer: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`connections`: at most so many bring blobs from one registry at once, but for one of each transfer.
 
-        `on_end` is told of every transfer when it is over, and of the source it was started with. `clock` in seconds,
-        never backwards.
+        `on_end` is told of every transfer when it is over. `clock` in seconds, never backwards.
         """
         self.effort = Effort()
         self._store, self._on_end, self._clock = store, on_end, clock
@@ -76,7 +75,7 @@ class Transfers:
             await transfer.run()
         finally:
             self._running.pop(transfer.digest, None)
-            self._on_end(transfer, source)
+            self._on_end(transfer)
         if isinstance(transfer.error, DigestMismatch):
             again = attempt < ATTEMPTS
             _log.error(

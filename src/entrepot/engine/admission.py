@@ -1,0 +1,153 @@
+"""Whether a request may have what is held, and what each word of the registry changes about that (DESIGN rule 3).
+
+Held content goes to whom may read the repository, for one of these reasons: anyone may (`public`), the registry has
+accepted this very credential lately (`credential`), or another one of the same person (`account`). Lately means
+`access_ttl`, and `outage_grace` while the registry cannot be asked. Everybody else is asked for upstream, by the
+caller, who tells here what it said.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, Literal
+
+from entrepot.engine.access import Access
+from entrepot.engine.identity import Identity
+from entrepot.engine.messages import PullRequest
+from entrepot.engine.policy import Policy
+from entrepot.engine.publicness import Publicness
+from entrepot.registry.digests import Digest
+from entrepot.registry.manifests import Descriptor
+from entrepot.registry.routes import ManifestRoute
+from entrepot.tasks import spawn
+
+type Reason = Literal["public", "credential", "account"]
+
+_audit = logging.getLogger("entrepot.audit")
+LOOK_AGAIN: Final = 3600.0  # seconds before a repository that is not public is looked at again
+
+
+class Admission:
+    """Answers for one process; what it knows is in the records, so all processes know it."""
+
+    def __init__(
+        self,
+        access: Access,
+        publicness: Publicness,
+        policy: Policy,
+        *,
+        is_down: Callable[[PullRequest], bool],
+        on_accepted: Callable[[Identity], Awaitable[None]],
+    ) -> None:
+        """`is_down`: the registry cannot be asked. `on_accepted` is told of identities accepted for what is private."""
+        self._access, self._publicness = access, publicness
+        self._is_down, self._on_accepted = is_down, on_accepted
+        self.policy = policy
+
+    def admits(self, request: PullRequest, repository: str) -> Reason | None:
+        """Why this request may read the repository without the registry being asked; None: it must be."""
+        registry, identity = request.registry, request.identity
+        grace = identity.own or self._is_down(request)
+        if self._access.is_public(registry.name, repository, self._public_ttl(request, grace=grace)):
+            return "public"
+        ttl = self.policy.outage_grace(registry) if grace else self.policy.access_ttl(registry)
+        match self._access.granted(repository, identity, ttl):
+            case "credential":
+                return "credential"
+            case "account":
+                return "account"
+            case _:
+                return None
+
+    def _public_ttl(self, request: PullRequest, *, grace: bool) -> float:
+        """While nobody can be asked the last word stands, however old it is within the grace."""
+        ttl = self.policy.public_ttl(request.registry)
+        return max(ttl, self.policy.outage_grace(request.registry)) if grace else ttl
+
+    def belongs(self, request: PullRequest, repository: str, digest: Digest) -> bool:
+        """Whether the digest may be served under the repository to whom may read that."""
+        return self._access.belongs(request.registry.name, repository, digest)
+
+    def size_of(self, request: PullRequest, repository: str, digest: Digest) -> int | None:
+        """Bytes, if a manifest of the repository or upstream has said."""
+        member = self._access.member(request.registry.name, repository, digest)
+        return member.size if member is not None and member.size >= 0 else None
+
+    def is_followed(self, request: PullRequest, repository: str, digest: Digest) -> bool:
+        """Whether all that this manifest refers to is known to belong to the repository."""
+        member = self._access.member(request.registry.name, repository, digest)
+        return member is not None and member.followed
+
+    def referrer(self, request: PullRequest, repository: str, digest: Digest) -> Digest | None:
+        """A manifest of the repository that refers to the digest."""
+        member = self._access.member(request.registry.name, repository, digest)
+        return Digest.parse(member.referrer) if member is not None and member.referrer else None
+
+    async def accepted(self, request: PullRequest, repository: str, reference: Digest | str | None = None) -> None:
+        """The registry has just answered this very credential with content of the repository, or offered it.
+
+        `reference`: a manifest of it, by which an anonymous look can tell whether anyone might have had it.
+        """
+        registry, identity = request.registry, request.identity
+        known = self._access.publicness(registry.name, repository)
+        if identity.anonymous:
+            if known is None or not known.public or not self._access.within(known.at, self._fresh(request)):
+                await self._access.set_public(registry.name, repository, public=True)
+            return
+        if known is not None and known.public and self._access.within(known.at, self.policy.public_ttl(registry)):
+            return
+        keep = max(self.policy.access_ttl(registry), self.policy.outage_grace(registry))
+        await self._access.grant(repository, identity, keep=keep)
+        if known is not None and not known.public and self._access.within(known.at, LOOK_AGAIN):
+            await self._admitted_to_private(request, repository)
+        elif reference is not None:
+            look = self._look(request, repository, reference, accepted=True)
+            spawn(look, name=f"look at {registry.name}/{repository}")
+
+    def _fresh(self, request: PullRequest) -> float:
+        """Half of the time that a proof counts: it is renewed before it ends, and not written at every request."""
+        return self.policy.public_ttl(request.registry) / 2
+
+    async def _look(self, request: PullRequest, repository: str, reference: Digest | str, *, accepted: bool) -> None:
+        found = await self._publicness.look(request, repository, reference)
+        if found is None:
+            return
+        await self._access.set_public(request.registry.name, repository, public=found)
+        if accepted and not found:
+            await self._admitted_to_private(request, repository)
+
+    async def _admitted_to_private(self, request: PullRequest, repository: str) -> None:
+        identity = request.identity
+        await self._on_accepted(identity)
+        _audit.info(
+            "admitted client=%s registry=%s repository=%s who=%s",
+            request.client,
+            request.registry.name,
+            repository,
+            (identity.account or identity.credential)[:12],
+        )
+
+    async def refused(self, request: PullRequest, repository: str, status: int) -> None:
+        """The registry has just refused this credential for the repository, with 401 or 403."""
+        registry, identity = request.registry, request.identity
+        if status not in {401, 403}:
+            return
+        if not identity.anonymous:
+            await self._access.withdraw(repository, identity)
+        known = self._access.publicness(registry.name, repository)
+        showed, route = "authorization" in request.headers, request.route
+        if known is not None and known.public and showed and isinstance(route, ManifestRoute):
+            # Anyone might pull it, and this one may not: it has been turned private, or the token is for another one.
+            look = self._look(request, repository, route.reference, accepted=False)
+            spawn(look, name=f"look at {registry.name}/{repository}")
+
+    async def served(self, request: PullRequest, repository: str, descriptor: Descriptor) -> None:
+        """Upstream has served, or offered, this under the repository."""
+        registry = request.registry
+        public = self._access.is_public(registry.name, repository, self.policy.public_ttl(registry))
+        await self._access.add_member(registry.name, repository, descriptor, public=public)
+
+    async def manifest(
+        self, request: PullRequest, repository: str, manifest: Descriptor, children: Iterable[Descriptor]
+    ) -> None:
+        """A manifest that the repository has, and what it refers to."""
+        await self._access.add_manifest(request.registry.name, repository, manifest, children)
