@@ -46,7 +46,7 @@ def test_what_may_change(config: Config) -> None:
     assert (policy.bandwidth, policy.workers) == (5000, 3)
     match = catalogue.match("registry.example")
     assert match is not None
-    assert policy.tag_ttl(match.registry) == 1.0
+    assert policy.tag_ttl(match.registry, "org/app", "1") == 1.0
     assert match.registry.bandwidth == 2000
 
 

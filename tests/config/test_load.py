@@ -1,3 +1,5 @@
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,32 @@ def test_loads_or_raises_our_error(tmp_path: Path, text: str) -> None:
         assert load(file, {}).path == file
     except ConfigError as refusal:
         assert str(refusal).startswith(str(file))
+
+
+def test_how_long_tags_are_believed_by_pattern(tmp_path: Path) -> None:
+    file = tmp_path / "entrepot.toml"
+    file.write_text('[policy]\ntag_ttls = { "*:v*" = "forever", "quay.io/org/app:1" = "5m" }\n')
+    found = load(file, {}).config
+    assert found.policy.tag_ttls == (("*:v*", float("inf")), ("quay.io/org/app:1", 300.0))
+    assert Config.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert load(None, {"ENTREPOT_POLICY_TAG_TTLS": "*:v*=forever, a/b:c=1s"}).config.policy.tag_ttls == (
+        ("*:v*", float("inf")),
+        ("a/b:c", 1.0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ('{ "nginx" = "5m" }', "must be REGISTRY/REPOSITORY:TAG"),
+        ('{ "*:a/b" = "5m" }', "must be REGISTRY/REPOSITORY:TAG"),
+        ('{ "*:v*" = "never" }', 'or "forever"'),
+        ('"*:v*"', "must be a table, in curly brackets"),
+    ],
+)
+def test_patterns_that_mean_nothing(tmp_path: Path, value: str, problem: str) -> None:
+    file = tmp_path / "entrepot.toml"
+    file.write_text(f"[policy]\ntag_ttls = {value}\n")
+    with pytest.raises(ConfigError, match=re.escape(problem)) as refused:
+        load(file, {})
+    assert "entrepot.toml:2: policy.tag_ttls: " in str(refused.value)

@@ -193,6 +193,8 @@ class TestOverrides:
             token_hosts=("auth.example",),
             upstream="http://10.0.0.1:5000/",
             tag_ttl=1,
+            tag_ttls=(("*:v*", 9.0),),
+            stale_while_revalidate=8,
             access_ttl=2,
             public_ttl=3,
             outage_grace=4,
@@ -200,9 +202,9 @@ class TestOverrides:
         )
         catalogue = BUILTIN.with_overrides([entry])
         registry = found("r2.example", catalogue).registry
-        assert registry == Registry(
-            "r.example", ("r.example", "r2.example"), ("auth.example",), "http://10.0.0.1:5000", (), 1, 2, 3, 4, "off"
-        )
+        hosts = ("r.example", "r2.example")
+        policy = (1, (("*:v*", 9.0),), 8, 2, 3, 4, "off")
+        assert registry == Registry("r.example", hosts, ("auth.example",), "http://10.0.0.1:5000", (), *policy)
         assert found("auth.example", catalogue).role == "token"
 
     def test_a_known_registry_keeps_what_is_not_said(self) -> None:

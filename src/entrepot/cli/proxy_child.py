@@ -56,6 +56,8 @@ def decisions(config: Config) -> tuple[Catalogue, Policy]:
     """What of a configuration may change while the worker runs."""
     return catalogue(config), Policy(
         tag=config.policy.tag_ttl,
+        tags=config.policy.tag_ttls,
+        stale=config.policy.stale_while_revalidate,
         access=config.policy.access_ttl,
         public=config.policy.public_ttl,
         grace=config.policy.outage_grace,

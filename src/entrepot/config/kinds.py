@@ -6,12 +6,16 @@ paths are left alone: the loader knows what they are relative to.
 """
 
 import json
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
 from entrepot.config import values
+
+_PATTERN: Final = re.compile(r"[A-Za-z0-9._:/*-]+", re.ASCII)
 
 
 class ItemError(ValueError):
@@ -154,6 +158,53 @@ def duration_kind(low: float = 0.0, high: float = 10 * 365 * 86400.0) -> Kind[fl
     return text_kind(parse, values.show_duration)
 
 
+DURATION_KIND: Final = duration_kind()
+
+
+def _parse_lifetime(text: str) -> float:
+    if text == "forever":
+        return math.inf
+    try:
+        return DURATION_KIND.parse(text)
+    except ValueError as refusal:
+        raise ValueError(f'{refusal}, or "forever"') from None
+
+
+def _show_lifetime(seconds: float) -> str:
+    return "forever" if seconds == math.inf else values.show_duration(seconds)
+
+
+def _parse_pattern(text: str) -> str:
+    repository, colon, tag = text.rpartition(":")
+    if not (colon and repository and tag) or "/" in tag or not _PATTERN.fullmatch(text):
+        raise ValueError('must be REGISTRY/REPOSITORY:TAG, with "*" for any text, such as "quay.io/org/*:v*" or "*:v*"')
+    return text
+
+
+def table_kind[T](key: Callable[[str], str], item: Kind[T]) -> Kind[tuple[tuple[str, T], ...]]:
+    """A table of `item` by name, in its order; in an environment variable NAME=VALUE, comma separated."""
+
+    def parse(raw: object) -> tuple[tuple[str, T], ...]:
+        if not isinstance(raw, dict):
+            raise ValueError("must be a table, in curly brackets")
+        found: list[tuple[str, T]] = []
+        for name, value in raw.items():
+            try:
+                found.append((key(name), item.parse(value)))
+            except ValueError as refusal:
+                raise ItemError({name: value}, str(refusal)) from None
+        return tuple(found)
+
+    def render(value: tuple[tuple[str, T], ...]) -> object:
+        return {name: item.render(one) for name, one in value}
+
+    def from_text(text: str) -> object:
+        parts = [part.rpartition("=") for part in text.split(",") if part.strip()]
+        return {name.strip(): item.from_text(value.strip()) for name, _, value in parts}
+
+    return Kind(parse, render, from_text)
+
+
 def or_word[T](word: str, kind: Kind[T]) -> Kind[T | str]:
     """A kind that also takes one word, such as "auto"."""
 
@@ -203,7 +254,9 @@ def _parse_some(text: str) -> values.Size:
 
 PORT: Final = int_kind(0, 65535, "a port from 1 to 65535, or 0 for off")
 BOOL: Final = bool_kind()
-DURATION: Final = duration_kind()
+DURATION: Final = DURATION_KIND
+LIFETIME: Final = text_kind(_parse_lifetime, _show_lifetime)
+TAG_TTLS: Final = table_kind(_parse_pattern, LIFETIME)
 SIZE: Final = text_kind(values.parse_size, values.show_size)
 SOME_SIZE: Final = text_kind(_parse_some, values.show_size)
 RATE: Final = text_kind(values.parse_rate, values.show_rate)

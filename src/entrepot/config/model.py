@@ -72,7 +72,10 @@ class Store:
 class Policy:
     """How long answers count. Also what a registry's own table may override."""
 
-    tag_ttl: float = setting(60.0, kinds.DURATION)
+    tag_ttl: float = setting(60.0, kinds.LIFETIME)
+    tag_ttls: tuple[tuple[str, float], ...] = setting((), kinds.TAG_TTLS)
+    """By pattern of REGISTRY/REPOSITORY:TAG; the first that fits counts, whatever `tag_ttl` is."""
+    stale_while_revalidate: float = setting(0.0, kinds.DURATION)
     access_ttl: float = setting(300.0, kinds.DURATION)
     public_ttl: float = setting(86400.0, kinds.DURATION)
     outage_grace: float = setting(7 * 86400.0, kinds.DURATION)
@@ -126,7 +129,9 @@ class RegistryEntry:
     upstream: str | None = optional(kinds.URL)
     ca: tuple[Path, ...] | None = optional(list_kind(kinds.PATH))
     credentials: Credentials | None = optional(CREDENTIALS)
-    tag_ttl: float | None = optional(kinds.DURATION)
+    tag_ttl: float | None = optional(kinds.LIFETIME)
+    tag_ttls: tuple[tuple[str, float], ...] | None = optional(kinds.TAG_TTLS)
+    stale_while_revalidate: float | None = optional(kinds.DURATION)
     access_ttl: float | None = optional(kinds.DURATION)
     public_ttl: float | None = optional(kinds.DURATION)
     outage_grace: float | None = optional(kinds.DURATION)

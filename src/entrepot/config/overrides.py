@@ -20,6 +20,8 @@ def overrides(entries: Iterable[RegistryEntry]) -> list[RegistryOverride]:
             upstream=entry.upstream,
             ca=entry.ca,
             tag_ttl=entry.tag_ttl,
+            tag_ttls=entry.tag_ttls,
+            stale_while_revalidate=entry.stale_while_revalidate,
             access_ttl=entry.access_ttl,
             public_ttl=entry.public_ttl,
             outage_grace=entry.outage_grace,

@@ -113,7 +113,7 @@ class Blobs:
             return await self._past_the_store(request, digest, e)
         if source.accepted:
             await self._admit(request, route, transfer.size)
-            if self.policy.prefetch:
+            if self.policy.prefetches(request.registry):
                 self._prefetch.siblings(request, route)
         elif mine and not self._admitted(request, route):
             # Another process has, or brings, the blob: upstream was never asked in this client's name.
@@ -138,7 +138,7 @@ class Blobs:
         part = _asked_range(request, digest, size)
         far: PassingBody | None = None
         if request.method == "GET" and isinstance(part, Range):
-            if self.policy.prefetch:
+            if self.policy.prefetches(request.registry):
                 spawn(_fill_behind(transfer), name=f"fill behind a range of {digest}")
             suspicious = self._upstreams.conduct.is_suspicious(request.registry.name)
             if part.start > transfer.available + FAR and not suspicious:

@@ -111,7 +111,7 @@ class Manifests:
         admitted = self._admission.admits(request, route.repository) or ""
         asked = _Tag(request, route, tag, key, self._tags.get(key), admitted)
         record = asked.record if admitted else None
-        if record and 0 <= now - record.checked < self.policy.tag_ttl(request.registry):
+        if record and 0 <= now - record.checked < self.policy.tag_ttl(request.registry, route.repository, tag):
             return await self._of_record(asked, record, "hit", "fresh")
         spare = record if record and self._held(record.digest) else None
         if spare and not self._upstreams.may(request, "revalidate", "HEAD"):

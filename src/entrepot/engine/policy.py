@@ -3,7 +3,9 @@
 What a registry says otherwise is in the `Registry` of the catalogue.
 """
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from entrepot.registry.catalogue import Registry
 
@@ -13,6 +15,8 @@ class Policy:
     """Each value the default for registries that say nothing else."""
 
     tag: float = 60.0  # seconds
+    tags: tuple[tuple[str, float], ...] = ()  # the same for REGISTRY/REPOSITORY:TAG by pattern, the first counts
+    stale: float = 0.0  # seconds beyond, in which a tag is served at once while it is checked
     access: float = 300.0  # seconds
     public: float = 86400.0  # seconds
     grace: float = 7 * 86400.0  # seconds
@@ -21,9 +25,22 @@ class Policy:
     bandwidth: int = 0  # bytes of blobs per second from all registries together, for the box; 0 for no cap
     workers: int = 1  # processes that divide `bandwidth` evenly, and what a registry says of its own
 
-    def tag_ttl(self, registry: Registry) -> float:
+    def tag_ttl(self, registry: Registry, repository: str, tag: str) -> float:
         """How long a tag is served from its record without asking."""
+        if patterns := (self.tags if registry.tag_ttls is None else registry.tag_ttls):
+            name = f"{registry.name}/{repository}:{tag}"
+            for pattern, ttl in patterns:
+                if _matcher(pattern).fullmatch(name):
+                    return ttl
         return self.tag if registry.tag_ttl is None else registry.tag_ttl
+
+    def stale_while(self, registry: Registry) -> float:
+        """For how long beyond that it is served at once while it is checked."""
+        return self.stale if registry.stale_while_revalidate is None else registry.stale_while_revalidate
+
+    def prefetches(self, registry: Registry) -> bool:
+        """Whether layers of this registry are fetched ahead of need."""
+        return self.prefetch if registry.prefetch is None else registry.prefetch != "off"
 
     def access_ttl(self, registry: Registry) -> float:
         """How long a registry's yes to a credential stands."""
@@ -36,3 +53,9 @@ class Policy:
     def outage_grace(self, registry: Registry) -> float:
         """For how long, while a registry cannot be asked, its last yes stands."""
         return self.grace if registry.outage_grace is None else registry.outage_grace
+
+
+@lru_cache(maxsize=1024)
+def _matcher(pattern: str) -> re.Pattern[str]:
+    """A pattern in which only the star is special; it stands for any text, slashes included."""
+    return re.compile(".*".join(re.escape(part) for part in pattern.split("*")))

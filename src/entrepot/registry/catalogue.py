@@ -27,7 +27,16 @@ __all__ = ["Catalogue", "HostMatch", "InvalidRegistry", "Registry", "RegistryOve
 _MAX_HOST = 253
 # Matches of family hosts remembered. A network uses a handful; the bound is for a client that makes names up.
 _REMEMBERED = 1024
-_POLICY = ("tag_ttl", "access_ttl", "public_ttl", "outage_grace", "prefetch", "bandwidth")
+_POLICY = (
+    "tag_ttl",
+    "tag_ttls",
+    "stale_while_revalidate",
+    "access_ttl",
+    "public_ttl",
+    "outage_grace",
+    "prefetch",
+    "bandwidth",
+)
 
 
 class Catalogue:

@@ -46,6 +46,8 @@ class Registry:
     upstream: str  # where API requests go, whichever of `hosts` was asked: scheme and host
     ca: tuple[Path, ...] = ()  # files with further certificate authorities to trust for it
     tag_ttl: float | None = None  # seconds
+    tag_ttls: tuple[tuple[str, float], ...] | None = None  # seconds, by pattern of REGISTRY/REPOSITORY:TAG
+    stale_while_revalidate: float | None = None  # seconds
     access_ttl: float | None = None  # seconds
     public_ttl: float | None = None  # seconds
     outage_grace: float | None = None  # seconds
@@ -74,6 +76,8 @@ class RegistryOverride:
     upstream: str | None = None
     ca: tuple[Path, ...] | None = None
     tag_ttl: float | None = None
+    tag_ttls: tuple[tuple[str, float], ...] | None = None
+    stale_while_revalidate: float | None = None
     access_ttl: float | None = None
     public_ttl: float | None = None
     outage_grace: float | None = None

@@ -1,4 +1,4 @@
-"""The registry API's paths: a request target in, a route out.
+"""The registry API's paths, and those of token services: a request target in, a route out.
 
 Knows the grammar of the paths, not the methods: whether a route is a pull, a push or a delete is the
 caller's to see. What is not well formed is not the registry API (None) and so goes to upstream untouched,
@@ -13,6 +13,9 @@ from entrepot.registry.names import is_repository, is_tag
 
 # Opaque to us, but it goes into a path: visible ASCII without "/", "?", "#" and "%".
 _SESSION = re.compile(r"[!-\"$&-.0->@-~]+", re.ASCII)
+# As realms in the field end: /token, /v2/auth, /jwt/auth, /oauth2/token, /proxy_auth, /service/token and so on.
+_TOKENS = re.compile(r"(?:/[a-z0-9_-][a-z0-9._~-]*)*/(?:token|auth|proxy_auth)/?|/oauth2/exchange", re.ASCII | re.I)
+_ASKS = re.compile(r"(?:^|&)(?:service|scope)=")
 _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})", re.ASCII)
 
 
@@ -20,7 +23,7 @@ _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})", re.ASCII)
 class _Target:
     """What routes share."""
 
-    query: str = field(default="", kw_only=True)  # what came after the question mark, as it came
+    query: str = field(default="", kw_only=True, repr=False)  # what came after the question mark, as it came
 
     @property
     def path(self) -> str:
@@ -110,7 +113,23 @@ class CatalogRoute(_Target):
         return "/v2/_catalog"
 
 
-Route = Ping | ManifestRoute | BlobRoute | UploadRoute | TagsRoute | ReferrersRoute | CatalogRoute
+@dataclass(frozen=True, slots=True)
+class TokenRoute(_Target):
+    """What may be a token service. Told by the shape of the path alone: whoever is not one answers for itself."""
+
+    place: str
+
+    @property
+    def path(self) -> str:
+        return self.place
+
+    @property
+    def asks(self) -> bool:
+        """Whether the query is one for a token, which a GET must have (distribution token specification)."""
+        return _ASKS.search(self.query) is not None
+
+
+Route = Ping | ManifestRoute | BlobRoute | UploadRoute | TagsRoute | ReferrersRoute | CatalogRoute | TokenRoute
 
 
 def parse_target(target: str) -> Route | None:
@@ -120,6 +139,8 @@ def parse_target(target: str) -> Route | None:
     from its end and there is one reading.
     """
     path, _, query = target.partition("?")
+    if _TOKENS.fullmatch(path):
+        return TokenRoute(path, query=query)
     if not path.startswith("/v2"):
         return None
     if "%" in path:
