@@ -124,6 +124,7 @@ async def box(tmp_path: Path) -> AsyncIterator[Box]:
             connections=4,
             pseudonym="entrepot-test",
             version="0",
+            fetcher=tmp_path / "nobody.sock",
         )
         settings.store.mkdir()
         worker = Worker(settings, catalogue, POLICY)

@@ -45,6 +45,42 @@ def test_what_is_left_to_mitmproxy(data: bytes) -> None:
     assert not head.simple
 
 
+FORM = b"Content-Type: application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    ("fields", "length"),
+    [
+        (FORM + b"\r\nContent-Length: 65536", 65_536),
+        (FORM + b"; charset=utf-8\r\nContent-Length: 7", 7),
+        (FORM.upper() + b"\r\ncontent-length: 7", 7),
+    ],
+)
+def test_a_small_form_is_simple(fields: bytes, length: int) -> None:
+    head = parse_head(b"POST /token HTTP/1.1\r\nHost: q\r\n" + fields + b"\r\n\r\n")
+    assert head is not None
+    assert (head.simple, head.form, head.keep_alive) == (True, length, True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"POST /token HTTP/1.1\r\nHost: q\r\n" + FORM + b"\r\nContent-Length: 65537\r\n\r\n",
+        b"POST /token HTTP/1.1\r\nHost: q\r\n" + FORM + b"\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /token HTTP/1.1\r\nHost: q\r\n" + FORM + b"\r\nContent-Length: 7\r\nExpect: 100-continue\r\n\r\n",
+        b"POST /token HTTP/1.1\r\nHost: q\r\n" + FORM + b"\r\nContent-Length: 7\r\nContent-Encoding: gzip\r\n\r\n",
+        b"POST /token HTTP/1.1\r\nHost: q\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n",
+        b"PUT /token HTTP/1.1\r\nHost: q\r\n" + FORM + b"\r\nContent-Length: 7\r\n\r\n",
+        b"GET /token HTTP/1.1\r\nHost: q\r\n" + FORM + b"\r\nContent-Length: 7\r\n\r\n",
+        b"POST https://q/token HTTP/1.1\r\nHost: q\r\n" + FORM + b"\r\nContent-Length: 7\r\n\r\n",
+    ],
+)
+def test_other_bodies_are_left_to_mitmproxy(data: bytes) -> None:
+    head = parse_head(data)
+    assert head is not None
+    assert not head.simple
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -9,6 +9,7 @@ import pytest
 from tests.cache.filling import claimed, content, holds, put
 
 from entrepot.cache.blobs import FileBlobs
+from entrepot.cache.embedded import open_records
 from entrepot.cache.interface import NoRoom, StoreError
 from entrepot.cache.keeper import Keeper
 from entrepot.cache.layout import BLOCK
@@ -134,3 +135,25 @@ def test_starting_on_a_full_disk(disk: Path, ballast: bool) -> None:
         with pytest.raises(NoRoom):
             put(store, content(99))
     store.close()
+
+
+async def test_records_open_on_a_full_disk(disk: Path) -> None:
+    """Even those of several processes that start at once: SQLite needs new files for it, and the ballast makes room."""
+    before = open_records(disk)
+    await before.put("tag/a", {"digest": "x"})
+    store = FileBlobs(disk)
+    Keeper(store).round()
+    store.close()
+    await before.close()
+    fill_up(disk)
+    first, second = open_records(disk), open_records(disk)
+    for records in (first, second):
+        assert records.get("tag/a") == {"digest": "x"}
+        await records.close()
+
+
+async def test_without_ballast_records_do_not_open_on_a_full_disk(disk: Path) -> None:
+    await open_records(disk).close()
+    fill_up(disk)
+    with pytest.raises(StoreError, match="cannot open the records"):
+        open_records(disk)

@@ -136,7 +136,7 @@ def test_it_serves(box: Running) -> None:
 
 def test_a_process_that_dies_is_missed_by_nobody(box: Running) -> None:
     before = box.children()
-    assert set(before) == {"proxy", "dns"}
+    assert set(before) == {"proxy", "fetch", "dns"}
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
     assert box.handshake().startswith("TLS")
@@ -231,7 +231,7 @@ def made(folder: Path, extra: str = "", **environ: str) -> Iterator[Box]:
 def test_every_process_gets_the_sockets_of_its_own(tmp_path: Path) -> None:
     with made(tmp_path) as box:
         roles = box.roles()
-        assert [str(role) for role in roles] == ["proxy-0", "proxy-1", "dns-0"]
+        assert [str(role) for role in roles] == ["proxy-0", "proxy-1", "fetch-0", "dns-0"]
         assert len({fd for role in roles for fd in role.sockets}) == 4
         brief = Brief.from_line(box.brief(roles[1]))
         assert brief.index == 1

@@ -16,6 +16,7 @@ from entrepot.registry.catalogue import Catalogue, RegistryOverride
 from entrepot.registry.routes import ManifestRoute
 from entrepot.upstream.bandwidth import Bandwidth
 from entrepot.upstream.client import ClientSettings, UpstreamClient
+from entrepot.upstream.health import Health
 from entrepot.upstream.quota import Quotas
 from entrepot.upstream.resolver import Resolver
 
@@ -41,7 +42,9 @@ async def bench() -> AsyncIterator[Bench]:
         client = UpstreamClient(
             ClientSettings(2.0, 2.0, "1.1 entrepot-test", None, 0), Resolver([], lambda: (), clock=lambda: 0.0)
         )
-        upstreams = Upstreams(client, Quotas(), Bandwidth(), Conduct(MemoryRecords()), lambda: 0.0)
+        records = MemoryRecords()
+        health = Health(records, client.probe)
+        upstreams = Upstreams(client, health, Quotas(), Bandwidth(), Conduct(records), lambda: 0.0)
         yield Bench(registry, Publicness(upstreams))
         await client.aclose()
 

@@ -76,6 +76,7 @@ async def bench() -> AsyncIterator[Throttled]:
         )
         yield Throttled(registry, engine, blobs, transfers, known, clock, image, pause=pause)
         await transfers.close()
+        await engine.close()
         await client.aclose()
 
 

@@ -16,6 +16,7 @@ from entrepot.registry.catalogue import Catalogue, RegistryOverride
 from entrepot.registry.routes import BlobRoute
 from entrepot.upstream.bandwidth import Bandwidth
 from entrepot.upstream.client import ClientSettings, UpstreamClient
+from entrepot.upstream.health import Health
 from entrepot.upstream.quota import Quotas
 from entrepot.upstream.resolver import Resolver
 
@@ -31,7 +32,9 @@ class Bench:
         self.records = MemoryRecords(lambda: self.now)
         self.conduct = Conduct(self.records, lambda: self.now)
         self.bandwidth = Bandwidth()
-        self._upstreams = Upstreams(client, Quotas(), self.bandwidth, self.conduct, lambda: self.now)
+        self._upstreams = Upstreams(
+            client, Health(self.records, client.probe), Quotas(), self.bandwidth, self.conduct, lambda: self.now
+        )
 
     def source(self, credential: str = "good") -> BlobSource:
         catalogue = Catalogue([]).with_overrides([RegistryOverride("registry.test", upstream=self.registry.url)])

@@ -61,3 +61,15 @@ async def test_others_are_given_what_they_take_the_latest_first() -> None:
 def test_a_record_that_is_none() -> None:
     assert TagRecord.load(None) is None
     assert TagRecord.load({"digest": 5}) is None
+
+
+async def test_a_tag_that_was_pushed_is_to_be_checked_whatever_the_class() -> None:
+    tags = Tags(MemoryRecords())
+    await put(tags, asking(OCI_INDEX), record(at=10))
+    await put(tags, asking(OCI_MANIFEST), record(b"one", OCI_MANIFEST, 20))
+    await tags.forget("quay.io", "org/app", "1")
+    for accept in (OCI_INDEX, OCI_MANIFEST):
+        found = tags.get(tags.key(asking(accept), ROUTE))
+        assert found is not None
+        assert found.checked == 0.0
+    await tags.forget("quay.io", "org/app", "never seen")

@@ -5,6 +5,7 @@ other repository is public. Blobs are redirected to a signed path ("CDN") when `
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -89,6 +90,9 @@ class FakeRegistry:
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
         self.url = ""
+        self.pages: dict[str, tuple[bytes, dict[str, str]]] = {}  # lists, by path and query: body and fields
+        self.silent: asyncio.Event | None = None  # nothing is answered before this is set
+        self.connections = Connections(self)
         self._new = asyncio.Condition()
 
     def push_blob(self, repository: str, content: bytes) -> Digest:
@@ -121,6 +125,8 @@ class FakeRegistry:
         self.seen.append(Seen(request.method, request.path, "Authorization" in request.headers, dict(request.headers)))
         async with self._new:
             self._new.notify_all()
+        if self.silent is not None:
+            await self.silent.wait()
         fault = self._fault(request)
         if fault is not None and fault.status:
             body = b'{"errors":[{"code":"FAULT","message":"injected"}]}'
@@ -137,13 +143,18 @@ class FakeRegistry:
                 return await self._manifest(request, "/".join(name), reference, fault)
             case ["", "v2", *name, "blobs", digest]:
                 return await self._blob(request, "/".join(name), Digest.parse(digest), fault)
+            case ["", "v2", *_, "tags", "list"] | ["", "v2", *_, "referrers", _] if request.path_qs in self.pages:
+                body, fields = self.pages[request.path_qs]
+                return await self._send(request, 200, {"Content-Type": "application/json", **fields}, body, fault)
             case ["", "cdn", digest]:
                 return await self._content(request, Digest.parse(digest), fault)
             case _:
                 return web.Response(status=404, text="no such page")
 
     def _refusal(self, request: web.Request) -> web.Response | None:
-        name = request.path.removeprefix("/v2/").partition("/manifests/")[0].partition("/blobs/")[0]
+        name = request.path.removeprefix("/v2/")
+        for kind in ("/manifests/", "/blobs/", "/tags/", "/referrers/"):
+            name = name.partition(kind)[0]
         if name not in self.private:
             return None
         scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
@@ -229,18 +240,52 @@ class FakeRegistry:
         return None
 
 
+class Connections:
+    """The network side of a registry: on a port of its own, which stays its own while nobody listens."""
+
+    def __init__(self, registry: FakeRegistry) -> None:
+        self._registry = registry
+        self._server: web.ServerRunner | None = None
+        self._reserved: socket.socket | None = None
+
+    async def plug_in(self) -> None:
+        """Takes connections, for ever at the same address."""
+        if self._reserved is None:
+            self._reserved = _bound(("127.0.0.1", 0))
+            self._registry.url = f"http://127.0.0.1:{self._reserved.getsockname()[1]}"
+        listening = _bound(self._reserved.getsockname())
+        handler: Any = self._registry.handle
+        self._server = web.ServerRunner(web.Server(handler), shutdown_timeout=0)
+        await self._server.setup()
+        await web.SockSite(self._server, listening).start()
+
+    async def unplug(self) -> None:
+        """Refuses connections and drops those there are."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.cleanup()
+
+    async def close(self) -> None:
+        await self.unplug()
+        if self._reserved is not None:
+            self._reserved.close()
+
+
+def _bound(address: tuple[str, int]) -> socket.socket:
+    """Several may be, to one address, as long as only one listens."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(address)
+    return sock
+
+
 @asynccontextmanager
 async def running(configure: Callable[[FakeRegistry], Any] = lambda registry: None) -> AsyncIterator[FakeRegistry]:
     """A registry on a port of its own; `url` says where."""
     registry = FakeRegistry()
     configure(registry)
-    server = web.ServerRunner(web.Server(registry.handle), shutdown_timeout=0)  # type: ignore[arg-type]
-    await server.setup()
-    site = web.TCPSite(server, "127.0.0.1", 0)
-    await site.start()
-    host, port = server.addresses[0][:2]
-    registry.url = f"http://{host}:{port}"
+    await registry.connections.plug_in()
     try:
         yield registry
     finally:
-        await server.cleanup()
+        await registry.connections.close()

@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from tests.lab import world
@@ -124,16 +125,18 @@ class Containerd:
     """containerd through `ctr`: the resolver and fetcher that Kubernetes nodes use."""
 
     name = "containerd"
+    namespace = "default"
+    disabled = ("io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt")
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self._daemon: Daemon | None = None
-        self._root = HOME / "containerd"
+        self._root = HOME / self.name
 
     def _ctr(self, *argv: str) -> str:
         if self._daemon is None:
             self._start()
-        return self.machine.run("ctr", "--address", f"{self._root}/sock", *argv)
+        return self.machine.run("ctr", "--address", f"{self._root}/sock", "--namespace", self.namespace, *argv)
 
     def _start(self) -> None:
         root = self._root
@@ -142,7 +145,8 @@ class Containerd:
             "version = 2",
             f'root = "{root}/data"',
             f'state = "{root}/state"',
-            'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]',
+            f"disabled_plugins = {json.dumps(self.disabled)}",
+            '[plugins."io.containerd.grpc.v1.cri".containerd]\nsnapshotter = "native"',
             f'[grpc]\naddress = "{root}/sock"',
             f'[ttrpc]\naddress = "{root}/ttrpc"',
         ]
@@ -184,6 +188,22 @@ class Containerd:
         for image in self._ctr("images", "ls", "--quiet").split():
             self._ctr("images", "rm", "--sync", image)
         self._ctr("content", "prune", "references")
+
+
+class Kubelet(Containerd):
+    """containerd asked as kubelet asks it, over the CRI."""
+
+    name = "cri"
+    namespace = "k8s.io"
+    disabled = ("io.containerd.internal.v1.opt",)
+
+    def _cri(self, *argv: str) -> None:
+        if self._daemon is None:
+            self._start()
+        self.machine.run("/usr/bin/python3", str(Path(__file__).with_name("cri.py")), f"{self._root}/sock", *argv)
+
+    def pull(self, image: str, login: Credentials = None) -> None:
+        self._cri("pull", image, *(login or ()))
 
 
 class Podman:
@@ -254,6 +274,7 @@ class Skopeo:
 KINDS: Mapping[str, type[Client]] = {
     "docker": Docker,
     "containerd": Containerd,
+    "cri": Kubelet,
     "podman": Podman,
     "buildah": Buildah,
     "skopeo": Skopeo,

@@ -8,10 +8,8 @@ It reads `token.crt`, `token.key` and `faults.json` in that folder and writes `r
 arrives and one when its answer is finished, with the number that joins them. Whether there was an Authorization header
 is noted, what it said never is; neither are query strings.
 
-A fault is an object in `faults.json`, which is read anew at each request. Its `host`, `method` and `path` (regular
-expressions) say which requests it meets, `count` how many of them. Then one or more of: `status` (answer that, with
-`headers` and `body`), `delay` (seconds, before anything else), `cut_after` (bytes of the body, then the connection is
-closed), `pause_after` (bytes of the body, then nothing until the fault is taken away), `rate` (bytes per second).
+Faults are ordered in `faults.json`; `faults` says which there are. Beside nginx there is a port of our own with TLS, to
+which a fault can send the clients of a registry for its blobs.
 """
 
 import asyncio
@@ -33,7 +31,8 @@ from aiohttp import web
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from tests.lab import world
+from tests.lab import pki, world
+from tests.lab.faults import DIRECT_PORT, Body, Fault, Faults, hindered, host_of, spoiled
 from tests.lab.images import blob_path
 from yarl import URL
 
@@ -62,7 +61,7 @@ class Log:
         authorized = headers.pop("authorization", None) is not None
         self._write(
             n=number,
-            host=request.host,
+            host=host_of(request),
             method=request.method,
             path=request.path,
             authorization=authorized,
@@ -76,41 +75,6 @@ class Log:
 
     def _write(self, **fields: object) -> None:
         self._file.write(json.dumps(fields) + "\n")
-
-
-class Faults:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._met: dict[int, int] = {}
-
-    def active(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self._path.read_text())
-        return found
-
-    def meet(self, request: web.BaseRequest) -> dict[str, Any]:
-        """The first fault for this request, or an empty one."""
-        for fault in self.active():
-            wanted = (("host", request.host), ("method", request.method), ("path", request.path))
-            if not all(re.fullmatch(fault.get(key, ".*"), value) for key, value in wanted):
-                continue
-            met = self._met.get(fault["id"], 0)
-            if met < fault.get("count", met + 1):
-                self._met[fault["id"]] = met + 1
-                return fault
-        return {}
-
-    def here(self, fault: Mapping[str, Any]) -> bool:
-        return any(each["id"] == fault["id"] for each in self.active())
-
-
-@dataclass(slots=True)
-class Body:
-    """An answer of unknown size in memory: where its bytes come from and how many there are."""
-
-    status: int
-    headers: dict[str, str]
-    length: int | None
-    chunks: AsyncIterator[bytes]
 
 
 class Front:
@@ -137,7 +101,7 @@ class Front:
         sent = Sent()
         try:
             fault = self._faults.meet(request)
-            await asyncio.sleep(fault.get("delay", 0))
+            await self._faults.hold(fault)
             if "status" in fault:
                 answer = web.Response(
                     status=fault["status"], headers=fault.get("headers"), text=fault.get("body", "fault\n")
@@ -150,21 +114,23 @@ class Front:
         finally:
             self._log.end(number, answer.status if answer else 0, sent.bytes)
 
-    async def _answer(self, request: web.BaseRequest, fault: Mapping[str, Any], sent: "Sent") -> web.StreamResponse:
-        host, path = request.host, request.path
+    async def _answer(self, request: web.BaseRequest, fault: Fault, sent: "Sent") -> web.StreamResponse:
+        host, path = host_of(request), request.path
         service = self._tokens.get((host, path))
         if service is not None:
             return await self._token(request, service)
         if host in self._cdns:
-            answer = self._cdn(request, self._cdns[host])
+            answer = self._cdn(request, self._cdns[host], fault)
+        elif host in self._registries and path.startswith("/blobs/"):  # a redirect that was relative
+            answer = self._cdn(request, self._registries[host], fault)
         elif host in self._registries and path.startswith("/v2/"):
-            answer = await self._registry(request, self._registries[host])
+            answer = await self._registry(request, self._registries[host], fault)
         else:
             await request.read()
             return web.Response(text=f"<p>{host} has this at {path}</p>\n", content_type="text/html")
         if isinstance(answer, web.Response):
             return answer
-        return await self._stream(request, answer, fault, sent)
+        return await self._stream(request, await spoiled(answer, fault), fault, sent)
 
     # Tokens
 
@@ -214,40 +180,47 @@ class Front:
 
     # Content networks
 
-    def _signed_url(self, registry: world.Registry, digest: str) -> str:
-        path, expires = f"/blobs/{digest}", str(int(time.time()) + SIGNED_URL_LIFE)
-        return f"https://{registry.cdn}{path}?expires={expires}&signature={self._signature(path, expires)}"
+    def _signed_url(self, registry: world.Registry, digest: str, fault: Fault) -> str:
+        life = -1 if "expired" in fault else SIGNED_URL_LIFE
+        path, expires = f"/blobs/{digest}", str(int(time.time()) + life)
+        port = f":{DIRECT_PORT}" if "direct" in fault else ""
+        place = "" if "relative" in fault else f"https://{registry.cdn}{port}"
+        return f"{place}{path}?expires={expires}&signature={self._signature(path, expires)}"
 
     @staticmethod
     def _signature(path: str, expires: str) -> str:
         return hmac.new(CDN_SECRET, f"{path} {expires}".encode(), hashlib.sha256).hexdigest()
 
-    def _cdn(self, request: web.BaseRequest, registry: world.Registry) -> web.Response | Body:
+    def _cdn(self, request: web.BaseRequest, registry: world.Registry, fault: Fault) -> web.Response | Body:
         expires = request.query.get("expires", "0")
         if "Authorization" in request.headers and registry.cdn_refuses_authorization:
             return web.Response(status=400, text="<Error><Message>Only one auth mechanism allowed</Message></Error>")
         if request.query.get("signature") != self._signature(request.path, expires) or int(expires) < time.time():
             return web.Response(status=403, text="<Error><Code>AccessDenied</Code></Error>")
-        file = blob_path(self._state / "storage" / registry.name, request.path.rpartition("/")[2])
+        name = request.path.rpartition("/")[2]
+        if "moved" in fault:
+            return web.Response(status=302, headers={"Location": f"./{name}?{request.query_string}"})
+        file = blob_path(self._state / "storage" / registry.name, name)
         size = file.stat().st_size
         headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", "Cache-Control": "private"}
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
-        if asked is None:
+        if asked is None or "ignore_range" in fault:
             return Body(200, headers, size, _read(file, 0, size))
-        start, stop = int(asked[1]), min(int(asked[2] or size) + 1, size)
+        start, stop = int(asked[1]) + fault.get("shift", 0), min(int(asked[2] or size) + 1, size)
         if start >= size:
             return web.Response(status=416, headers={"Content-Range": f"bytes */{size}"})
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-        return Body(206, headers, stop - start, _read(file, start, stop))
+        there = start + fault.get("from_elsewhere", 0)
+        return Body(206, headers, stop - start, _read(file, there, there + stop - start), there)
 
     # Registries
 
-    async def _registry(self, request: web.BaseRequest, registry: world.Registry) -> web.Response | Body:
+    async def _registry(self, request: web.BaseRequest, registry: world.Registry, fault: Fault) -> web.Response | Body:
         blob = BLOB.fullmatch(request.path)
         if blob and registry.cdn and request.method in ("GET", "HEAD"):
             async with await self._ask(request, registry, "HEAD") as found:
                 if found.status in (200, 206):
-                    location = self._signed_url(registry, blob["digest"])
+                    location = self._signed_url(registry, blob["digest"], fault)
                     return web.Response(status=registry.redirect, headers={"Location": location})
         answer = await self._ask(request, registry, request.method)
         if request.method == "HEAD":
@@ -265,44 +238,20 @@ class Front:
             allow_redirects=False,
         )
 
-    async def _stream(
-        self, request: web.BaseRequest, body: Body, fault: Mapping[str, Any], sent: "Sent"
-    ) -> web.StreamResponse:
+    async def _stream(self, request: web.BaseRequest, body: Body, fault: Fault, sent: "Sent") -> web.StreamResponse:
         response = web.StreamResponse(status=body.status, headers=body.headers)
         if body.length is not None:
             response.content_length = body.length
         await response.prepare(request)
         if request.method != "HEAD":
-            async for chunk in self._spoil(body.chunks, fault, request):
+            async for chunk in hindered(body, fault, self._faults, request):
+                room = len(chunk) if body.length is None else body.length - sent.bytes
                 await response.write(chunk)
+                if room < len(chunk) and request.transport is not None:  # aiohttp holds back what the length denies
+                    request.transport.write(chunk[max(0, room) :])
                 sent.bytes += len(chunk)
         await response.write_eof()
         return response
-
-    async def _spoil(
-        self, chunks: AsyncIterator[bytes], fault: Mapping[str, Any], request: web.BaseRequest
-    ) -> AsyncIterator[bytes]:
-        """The same bytes, held up or cut short as `fault` says."""
-        stops = sorted((fault[key], key) for key in ("pause_after", "cut_after") if key in fault)
-        done = 0
-        async for chunk in chunks:
-            rest = chunk
-            while stops and done + len(rest) >= stops[0][0]:
-                at, what = stops.pop(0)
-                yield rest[: at - done]
-                rest, done = rest[at - done :], at
-                if what == "cut_after":
-                    await asyncio.sleep(0.1)  # what was written should leave first
-                    assert request.transport is not None
-                    request.transport.close()
-                    raise ConnectionResetError("fault: cut")
-                while self._faults.here(fault):
-                    await asyncio.sleep(0.02)
-            if rest:
-                yield rest
-                done += len(rest)
-            if "rate" in fault:
-                await asyncio.sleep(len(chunk) / fault["rate"])
 
 
 @dataclass(slots=True)
@@ -336,6 +285,7 @@ async def main(state: Path) -> None:
         runner = web.ServerRunner(web.Server(front.handle))
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", world.FRONT_PORT).start()
+        await web.TCPSite(runner, "0.0.0.0", DIRECT_PORT, ssl_context=pki.by_name(state, world.addresses())).start()
         await asyncio.Event().wait()
 
 

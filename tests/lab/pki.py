@@ -3,6 +3,7 @@
 Entrepot's own authority is not made here: the product makes it, and the tests hand it to the clients.
 """
 
+import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -49,6 +50,25 @@ def write_leaves(directory: Path, names: Iterable[str], issuer: Signer) -> None:
         made = leaf(name, issuer)
         (directory / f"{name}.crt").write_bytes(made.pem + issuer.pem)
         (directory / f"{name}.key").write_bytes(made.key_pem)
+
+
+def by_name(directory: Path, names: Iterable[str]) -> ssl.SSLContext:
+    """For a server without nginx: the certificate, of those that `write_leaves` wrote, for the name asked for."""
+
+    contexts = {name: ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for name in names}
+    for name, made in contexts.items():
+        made.load_cert_chain(directory / f"{name}.crt", directory / f"{name}.key")
+
+    def choose(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
+        if name not in contexts:
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        connection.context = contexts[name]
+        return None
+
+    # Without any certificate OpenSSL gives up before it asks.
+    first = next(iter(contexts.values()))
+    first.sni_callback = choose
+    return first
 
 
 def _make(

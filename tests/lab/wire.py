@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlencode
 
 from tests.lab import world
@@ -36,14 +37,15 @@ class Wire:
         self._address = address
         self.context = ssl.create_default_context(cafile=ca_file)
 
-    def tls(self, sni: str) -> ssl.SSLSocket:
+    def tls(self, sni: str, *, ragged: bool = True) -> ssl.SSLSocket:
+        """`ragged`: an end without TLS's goodbye reads like any other; else it raises `ssl.SSLEOFError`."""
         address = self._address or next(iter(self._machine.lookup(sni)), None)
         if address is None:
             raise OSError(f"{sni} does not resolve on {self._machine.name}")
         plain = self._machine.connect(address, 443)
         try:
             plain.settimeout(40)
-            return self.context.wrap_socket(plain, server_hostname=sni)
+            return self.context.wrap_socket(plain, server_hostname=sni, suppress_ragged_eofs=ragged)
         except BaseException:
             plain.close()
             raise
@@ -118,3 +120,44 @@ class Download:
 
     def close(self) -> None:
         self._connection.close()
+
+
+type End = Literal["whole", "goodbye", "fin", "reset"]
+"""How an answer ended: with its last byte, or before it, by TLS's close_notify, by FIN alone, by RST."""
+
+
+class Listener:
+    """One GET on a connection of its own, looked at closely: every byte that came, and how it ended."""
+
+    def __init__(self, wire: Wire, host: str) -> None:
+        self.socket = wire.tls(host, ragged=False)
+        self._connection = http.client.HTTPConnection(host)
+        self._connection.sock = self.socket
+        self.status = 0  # until there is one
+        self.headers = http.client.HTTPMessage()
+        self.body = bytearray()
+        self.asked = False
+        self.end: End | None = None
+
+    def get(self, target: str, headers: Mapping[str, str]) -> None:
+        """Ask, and read until it ends. Others may look at what has come meanwhile."""
+        try:
+            self._connection.request("GET", target, headers=dict(headers))
+            self.asked = True
+            answer = self._connection.getresponse()
+            self.headers, self.status = answer.headers, answer.status
+            while piece := answer.read1(PIECE):
+                self.body += piece
+            self.end = "goodbye" if answer.length else "whole"
+        except ssl.SSLEOFError:
+            self.end = "fin"
+        except http.client.IncompleteRead:  # of a body in chunks
+            self.end = "goodbye"
+        except ConnectionResetError:
+            self.end = "reset"
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+        self.socket.close()

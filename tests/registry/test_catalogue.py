@@ -54,6 +54,26 @@ def test_match(host: str, name: str, role: str, upstream: str) -> None:
     assert (match.registry.name, match.registry.upstream) == (name, upstream)
 
 
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("docker.io", "https://registry-1.docker.io"),
+        ("registry-1.docker.io", "https://registry-1.docker.io"),
+        ("index.docker.io", "https://index.docker.io"),
+        ("auth.docker.io", "https://auth.docker.io"),
+        ("gitlab.com", "https://gitlab.com"),
+        ("acme.azurecr.io", "https://acme.azurecr.io"),
+        ("private.example", "http://10.0.0.1:5000"),
+        ("also.example", "http://10.0.0.1:5000"),
+        ("auth.example", "https://auth.example"),
+    ],
+)
+def test_what_is_behind_a_name_besides_the_api(host: str, origin: str) -> None:
+    hosts, upstream = ("private.example", "also.example"), "http://10.0.0.1:5000"
+    private = RegistryOverride("private.example", hosts=hosts, token_hosts=("auth.example",), upstream=upstream)
+    assert found(host, BUILTIN.with_overrides([private])).origin == origin
+
+
 @pytest.mark.parametrize("host", ["QUAY.io", "quay.io.", "Quay.IO.", "ACME.azurecr.IO."])
 def test_case_and_trailing_dot_do_not_matter(host: str) -> None:
     assert found(host) == found(host.lower().removesuffix("."))

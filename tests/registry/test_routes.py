@@ -13,6 +13,7 @@ from entrepot.registry.routes import (
     ReferrersRoute,
     Route,
     TagsRoute,
+    TokenRoute,
     UploadRoute,
     parse_target,
 )
@@ -56,6 +57,36 @@ def test_there_and_back(target: str, route: Route) -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "asks"),
+    [
+        ("/token?service=registry.docker.io&scope=repository:a:pull", True),
+        ("/token/?scope=aws&service=public.ecr.aws", True),
+        ("/v2/auth?account=x&service=quay.io", True),
+        ("/v2/token?scope=repository%3Aa%3Apull", True),
+        ("/jwt/auth?client_id=docker&service=container_registry", True),
+        ("/oauth2/token?scope=a", True),
+        ("/proxy_auth?scope=a", True),
+        ("/service/token?service=harbor-registry", True),
+        ("/token", False),
+        ("/oauth2/exchange", False),
+        ("/token?state=scope=1", False),
+        ("/token?myscope=1", False),
+    ],
+)
+def test_token_services(target: str, asks: bool) -> None:
+    route = parse_target(target)
+    assert isinstance(route, TokenRoute)
+    assert (route.target, route.asks) == (target, asks)
+    assert route.path == target.partition("?")[0]
+    assert "client_id" not in repr(route)
+
+
+def test_a_manifest_called_like_a_token_service_is_a_manifest() -> None:
+    assert parse_target("/v2/a/manifests/token?scope=x") == ManifestRoute("a", "token", query="scope=x")
+    assert parse_target("/v2/token/manifests/auth") == ManifestRoute("token", "auth")
+
+
+@pytest.mark.parametrize(
     ("target", "canonical"),
     [
         ("/v2", "/v2/"),
@@ -87,8 +118,17 @@ def test_other_spellings_come_back_canonical(target: str, canonical: str) -> Non
         "/V2/",
         "//v2/",
         "/v2//",
-        "/token?scope=x",
-        "/jwt/auth",
+        "/tokens?scope=x",
+        "/token.txt",
+        "/token/x",
+        "/exchange",
+        "/a//token",
+        "/../token",
+        "/a/./token",
+        "/%61/token",
+        "token",
+        "//token",
+        "/a b/token",
         "https://quay.io/v2/",
         "http://quay.io/v2/a/tags/list",
         "/v2/_catalog/",

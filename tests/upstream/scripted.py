@@ -1,7 +1,7 @@
 """A source that does as it is told, for the tests of what fetches."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -38,6 +38,11 @@ class Upstream:
     open_now: int = 0
     most_open: int = 0
 
+    accepted: bool = False
+
+    def describe(self) -> Mapping[str, object]:
+        return {"name": self.name}
+
     def serves(self, registry: str, repository: str) -> bool:
         return registry == self.name
 
@@ -52,6 +57,7 @@ class Upstream:
         step = self.script.pop(0) if self.script else None
         if isinstance(step, EntrepotError):
             raise step
+        self.accepted = True
         start = 0 if self.ignore_range else offset + (self.shift if stop is not None else 0)
         end = len(self.content) if stop is None or self.ignore_range else stop
         total = len(self.content) if self.total == -1 else self.total

@@ -24,7 +24,7 @@ def test_a_broken_body_tells_where_to_resume() -> None:
 
 def test_one_except_catches_them_all() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind.__module__ == errors.__name__]
-    assert len(kinds) == 10
+    assert len(kinds) == 12
     assert all(issubclass(kind, UpstreamError) and issubclass(kind, EntrepotError) for kind in kinds)
     assert issubclass(Untrusted, Unreachable)
 

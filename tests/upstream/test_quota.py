@@ -284,3 +284,19 @@ def test_what_counts() -> None:
     assert not counts(hub, "GET", Ping())
     other = Registry("quay.io", (), (), "")
     assert all(counts(other, method, route) for method in ("GET", "HEAD") for route in (manifest, blob))
+
+
+@pytest.mark.parametrize("headers", [fields(Retry_After="60"), told(0)], ids=["paused", "short"])
+def test_what_was_said_under_a_clock_that_was_ahead_does_not_stand(headers: Headers) -> None:
+    quotas = Quotas()
+    status = 429 if headers.get("retry-after") else 200
+    quotas.observe(KEY, headers, status, NOW)
+    assert not quotas.may(KEY, "revalidate", NOW + 1)
+    assert quotas.snapshot(NOW + 1)
+    back = NOW - 86_400
+    assert quotas.may(KEY, "revalidate", back)
+    assert quotas.snapshot(back) == {}
+    quotas.observe(KEY, headers, status, back)
+    assert not quotas.may(KEY, "revalidate", back + 59)
+    if status == 429:
+        assert quotas.may(KEY, "revalidate", back + 61)

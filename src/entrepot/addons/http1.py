@@ -1,8 +1,8 @@
 """HTTP/1.1 heads: requests in, responses out.
 
 Parses one request head with llhttp (`httptools`), strictly, and writes response heads. Decides only whether a request
-is simple enough for the pull layer: no body, no upgrade, no expectation, origin-form. Everything else is left to
-mitmproxy's HTTP layer, malformed requests included.
+is simple enough for the pull layer: no body but a small form, no upgrade, no expectation, origin-form. Everything else
+is left to mitmproxy's HTTP layer, malformed requests included.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ from entrepot.engine.messages import Answer
 from entrepot.headers import CODEC, Headers
 
 MAX_HEAD: Final = 64 << 10  # bytes of a request head; gcr.io tokens make heads of 10 KiB and more
+MAX_FORM: Final = 64 << 10  # bytes; a form for a token holds a password or a token
+FORM: Final = "application/x-www-form-urlencoded"
 END: Final = b"\r\n\r\n"
 
 
@@ -27,7 +29,8 @@ class Head:
     target: str
     headers: Headers
     keep_alive: bool
-    simple: bool  # nothing follows it and nothing but an answer is expected
+    simple: bool  # nothing follows it but `form`, and nothing but an answer is expected
+    form: int = 0  # bytes of the form that follows
 
 
 class _Events:
@@ -64,8 +67,20 @@ def parse_head(data: bytes) -> Head | None:
         return None
     headers = Headers.from_raw(events.fields)
     target = events.target.decode(*CODEC)
-    simple = events.complete and target.startswith("/") and "expect" not in headers and "upgrade" not in headers
-    return Head(method, target, headers, events.keep_alive, simple)
+    plain = target.startswith("/") and "expect" not in headers and "upgrade" not in headers
+    if events.complete or not plain:
+        return Head(method, target, headers, events.keep_alive, simple=plain)
+    form = _form(method, headers)
+    return Head(method, target, headers, events.keep_alive, simple=form > 0, form=form)
+
+
+def _form(method: str, headers: Headers) -> int:
+    """Bytes of the form that the head announces; 0 for another kind of body, or one that is too long."""
+    kind = (headers.get("content-type") or "").partition(";")[0].strip().lower()
+    length = headers.get("content-length") or ""
+    if method != "POST" or kind != FORM or "transfer-encoding" in headers or "content-encoding" in headers:
+        return 0
+    return int(length) if length.isdecimal() and int(length) <= MAX_FORM else 0
 
 
 def host_of(headers: Headers) -> str | None:

@@ -6,22 +6,30 @@ from ours), that bodies are never held in memory, and that neither a loop nor a 
 
 import ipaddress
 import logging
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 from mitmproxy import connection, http, tls
 from OpenSSL import SSL
 
-from entrepot.addons.counters import Counters
 from entrepot.addons.pull import Onward
+from entrepot.counters import Counters
+from entrepot.engine.owntokens import holds_own_token
+from entrepot.errors import EntrepotError
 from entrepot.registry import oci_errors
-from entrepot.registry.catalogue import Catalogue, HostMatch
+from entrepot.registry.catalogue import Catalogue, HostMatch, Registry
+from entrepot.registry.routes import ManifestRoute, parse_target
 from entrepot.upstream.errors import UpstreamError
 from entrepot.upstream.fields import is_own
 from entrepot.upstream.resolver import Resolver
 
+type Changed = Callable[[Registry, ManifestRoute], Awaitable[None]]
+"""Told of a manifest that upstream has just accepted, or removed."""
+
 _log = logging.getLogger("entrepot.access")
 HTTPS = 443
+CHANGING = frozenset({"PUT", "DELETE"})
 MISDIRECTED = 421
 LOOP_DETECTED = 508
 BAD_GATEWAY = 502
@@ -32,8 +40,10 @@ NEVER_CHECK_SUBJECT = 0x20  # X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
 class PassThrough:
     """Hooks of mitmproxy's HTTP layer and of the connection to the real host."""
 
-    def __init__(self, catalogue: Catalogue, resolver: Resolver, counters: Counters, *, via: str) -> None:
-        self.catalogue = catalogue
+    def __init__(
+        self, catalogue: Catalogue, resolver: Resolver, counters: Counters, *, via: str, changed: Changed
+    ) -> None:
+        self.catalogue, self._changed = catalogue, changed
         self._resolver, self._counters, self._via = resolver, counters, via
         self._pseudonym = via.partition(" ")[2]
 
@@ -64,9 +74,19 @@ class PassThrough:
             flow.response = _refusal(LOOP_DETECTED, "this request has passed through here already")
         else:
             flow.request.headers.set_all("via", [*via, self._via])
+            if holds_own_token(flow.request.headers.get("authorization", "")):
+                del flow.request.headers["authorization"]  # upstream challenges anew
             flow.request.stream = True
 
-    def responseheaders(self, flow: http.HTTPFlow) -> None:
+    async def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """mitmproxy's hook, before the client gets a byte: what it has pushed is what the next one is to get."""
+        if flow.request.method in CHANGING and flow.response is not None and flow.response.status_code < 300:
+            match, route = self.catalogue.match(flow.client_conn.sni or ""), parse_target(flow.request.path)
+            if match is not None and isinstance(route, ManifestRoute):
+                try:
+                    await self._changed(match.registry, route)
+                except EntrepotError as e:
+                    _log.warning("%s is not known to have changed: %s", route.path, e)
         if flow.response is not None and flow.response.raw_content is None:
             flow.response.stream = True
 
@@ -111,13 +131,9 @@ def _hosts_asked(request: http.Request) -> list[str]:
 
 def _origin(match: HostMatch | None, name: str) -> tuple[str, int, bool]:
     """Host, port and whether TLS, of the real place behind an intercepted name."""
-    if match is not None and match.role == "api":
-        upstream = urlsplit(match.registry.upstream)
-        # A registry known by several names (index.docker.io) has pages of its own behind each of them.
-        if name == match.registry.hosts[0] or upstream.hostname not in match.registry.hosts:
-            secure = upstream.scheme == "https"
-            return upstream.hostname or name, upstream.port or (HTTPS if secure else 80), secure
-    return name, HTTPS, True
+    place = urlsplit(match.origin if match is not None else f"https://{name}")
+    secure = place.scheme == "https"
+    return place.hostname or name, place.port or (HTTPS if secure else 80), secure
 
 
 @lru_cache(64)

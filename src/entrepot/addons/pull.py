@@ -1,7 +1,8 @@
 """The layer that reads requests from the decrypted stream.
 
-1. A pull of the registry API (simple GET or HEAD that the engine takes) becomes an `Exchange`: the layer pauses while
-   the pump writes the answer, then reads on; what the client sends meanwhile is queued.
+1. A pull of the registry API, or a request for a token, becomes an `Exchange`: a simple request that the engine takes,
+   with the small form that some clients send to token services. The layer pauses while the pump writes the answer, then
+   reads on; what the client sends meanwhile is queued.
 2. Every other request goes, byte for byte, to mitmproxy's HTTP layer on this connection, which passes it through to
    the real host; when that is done the layer reads the next request itself.
 3. What the parser does not accept as HTTP gets 400 and reaches nobody.
@@ -9,7 +10,7 @@
    entries are per name.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from mitmproxy.proxy import commands, context, events, layer
@@ -20,7 +21,7 @@ from entrepot.addons.http1 import END, MAX_HEAD, Head, host_of, parse_head
 from entrepot.addons.onward import onward_layer
 from entrepot.addons.tls import RegistryTLSLayer
 from entrepot.engine.engine import Engine
-from entrepot.registry.routes import Route, parse_target
+from entrepot.registry.routes import Route, TokenRoute, parse_target
 
 BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -35,6 +36,7 @@ class Exchange:
     name: str  # the host asked for, in the catalogue's spelling
     route: Route | None  # None: a request that is refused, see `refuse`
     refuse: str = ""  # why, when it is
+    body: bytes = field(default=b"", repr=False)  # the form; may hold a password
     keep_alive: bool = False  # set by whoever answered: whether the connection may be used again
 
 
@@ -68,6 +70,7 @@ class PullLayer(layer.Layer):
         super().__init__(ctx)
         self._handler = handler
         self._buffer = b""
+        self._awaiting: tuple[Head, int] | None = None  # a head of ours whose form is on its way, and its bytes
         self._http: HttpLayer | None = None
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -89,23 +92,17 @@ class PullLayer(layer.Layer):
         return self._http is not None and bool(self._http.streams)
 
     def _requests(self) -> layer.CommandGenerator[None]:
-        """Takes whole heads off the buffer until it needs more bytes, passes on, or closes."""
+        """Takes whole requests off the buffer until it needs more bytes, passes on, or closes."""
         while self._buffer:
-            end = self._buffer.find(END)
-            if end < 0:
-                if len(self._buffer) > MAX_HEAD or b"\n\n" in self._buffer:
-                    yield from self._pass_on()
+            if (found := self._awaiting or (yield from self._head())) is None:
                 return
-            head = parse_head(self._buffer[: end + len(END)])
-            if head is None:
-                yield commands.SendData(self.context.client, BAD_REQUEST)
-                yield commands.CloseConnection(self.context.client)
+            head, end = found
+            if len(self._buffer) < end + head.form:
+                self._awaiting = found
                 return
-            if not self._mine(head):
-                yield from self._pass_on()
-                return
-            self._buffer = self._buffer[end + len(END) :]
-            exchange = self._exchange(head)
+            body = self._buffer[end : end + head.form]
+            self._buffer, self._awaiting = self._buffer[end + head.form :], None
+            exchange = self._exchange(head, body)
             self._handler.busy = True
             yield RegistryPullHook(exchange)
             self._handler.busy = False
@@ -113,18 +110,41 @@ class PullLayer(layer.Layer):
                 yield commands.CloseConnection(self.context.client)
                 return
 
+    def _head(self) -> layer.CommandGenerator[tuple[Head, int] | None]:
+        """The next head if it is ours to answer, and its bytes; else passes on, refuses, or waits for more of it."""
+        end = self._buffer.find(END)
+        if end < 0:
+            if len(self._buffer) > MAX_HEAD or b"\n\n" in self._buffer:
+                yield from self._pass_on()
+            return None
+        end += len(END)
+        head = parse_head(self._buffer[:end])
+        if head is None:
+            yield commands.SendData(self.context.client, BAD_REQUEST)
+            yield commands.CloseConnection(self.context.client)
+            return None
+        if not self._mine(head):
+            yield from self._pass_on()
+            return None
+        return head, end
+
     def _mine(self, head: Head) -> bool:
-        """Whether we answer: a pull, or a simple request that must be refused."""
+        """Whether we answer: a pull, a request for a token, or a simple request that must be refused."""
         if not head.simple:
             return False
-        return host_of(head.headers) != self._sni() or Engine.takes(head.method, parse_target(head.target))
+        if not head.form and host_of(head.headers) != self._sni():
+            return True
+        route = parse_target(head.target)
+        if isinstance(route, TokenRoute) and "cookie" in head.headers:
+            return False  # a person with a browser, on a page that looks like a token service
+        return Engine.takes(head.method, route) and (not head.form or host_of(head.headers) == self._sni())
 
-    def _exchange(self, head: Head) -> Exchange:
+    def _exchange(self, head: Head, body: bytes) -> Exchange:
         name = self._sni()
         agrees = host_of(head.headers) == name
         route = parse_target(head.target) if agrees else None
         refuse = "" if agrees else f"this connection is for {name}"
-        return Exchange(self._handler, self._tls(), head, name, route, refuse)
+        return Exchange(self._handler, self._tls(), head, name, route, refuse, body)
 
     def _sni(self) -> str:
         return (self.context.client.sni or "").lower().removesuffix(".")

@@ -6,20 +6,22 @@ own requests come back to us (508).
 
 import logging
 import time
+from typing import Literal
 
 from mitmproxy import tls
 from OpenSSL import SSL
 
-from entrepot.addons.counters import Counters
 from entrepot.addons.pull import Exchange
 from entrepot.addons.pump import Buffers, Pump, Sent
 from entrepot.addons.tls import ServerContexts
 from entrepot.certs.errors import CertsError
+from entrepot.counters import Counters
 from entrepot.engine.engine import Engine, failure
-from entrepot.engine.messages import Answer, PullRequest
+from entrepot.engine.messages import Answer, PullRequest, TokenRequest
 from entrepot.headers import Headers
 from entrepot.registry import oci_errors
 from entrepot.registry.catalogue import Catalogue
+from entrepot.registry.routes import TokenRoute
 from entrepot.upstream.errors import LoopDetected
 from entrepot.upstream.fields import is_own
 
@@ -77,15 +79,21 @@ class Pulls:
         if is_own(head.headers.get_all("via"), self._pseudonym):
             return failure(LoopDetected(exchange.name, "this request has passed through here already"))
         match = self.catalogue.match(exchange.name)
-        if match is None or exchange.route is None or head.method not in {"GET", "HEAD"}:
+        if match is None or exchange.route is None:
             return _refusal(MISDIRECTED, f"{exchange.name} is not served here any more")
+        address = exchange.handler.address
+        if isinstance(exchange.route, TokenRoute):
+            method: Literal["GET", "POST"] = "POST" if head.method == "POST" else "GET"
+            return await self._engine.token(
+                TokenRequest(method, match.registry, match.origin, exchange.route, head.headers, address, exchange.body)
+            )
         return await self._engine.answer(
             PullRequest(
                 "HEAD" if head.method == "HEAD" else "GET",
                 match.registry,
                 exchange.route,
                 head.headers,
-                exchange.handler.address,
+                address,
             )
         )
 

@@ -23,7 +23,6 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.layer import NextLayer
 
 from entrepot.addons import mode as _mode  # noqa: F401  # registers the proxy mode "registry"
-from entrepot.addons.counters import Counters
 from entrepot.addons.handler import Handler
 from entrepot.addons.passthrough import PassThrough
 from entrepot.addons.pulls import Pulls
@@ -34,14 +33,18 @@ from entrepot.cache.keeper import Keeper
 from entrepot.cache.space import Limits
 from entrepot.certs.authority import Authority
 from entrepot.certs.leaves import LeafIssuer
+from entrepot.counters import Counters
 from entrepot.engine.access import box_key
 from entrepot.engine.engine import Engine
+from entrepot.engine.parcel import unpack_failure
 from entrepot.engine.policy import Policy
 from entrepot.errors import EntrepotError
 from entrepot.registry.catalogue import Catalogue
 from entrepot.tasks import spawn
 from entrepot.upstream.client import ClientSettings, UpstreamClient
+from entrepot.upstream.remote import Remote
 from entrepot.upstream.resolver import Resolver
+from entrepot.upstream.sharing import SharedBandwidth
 from entrepot.upstream.transfer import Transfer
 from entrepot.upstream.transfers import Transfers
 
@@ -73,6 +76,7 @@ class WorkerSettings:
     connections: int  # that bring blobs from one registry to this process
     pseudonym: str  # our name in Via
     version: str
+    fetcher: Path  # the socket of the fetching process
 
 
 class Life:
@@ -117,13 +121,23 @@ class Worker:
         run = settings.store / "run"
         run.mkdir(mode=0o700, exist_ok=True)
         self.counters = Counters(run / f"proxy-{settings.index}.json", started=time.time())
-        self.transfers = Transfers(self.blobs, connections=settings.connections, on_end=self._transferred)
+        remote = Remote(settings.fetcher, unpack_failure)
+        self.transfers = Transfers(
+            self.blobs, connections=settings.connections, on_end=self._transferred, remote=remote
+        )
         self.engine = Engine(
-            self.blobs, self.records, self.client, self.transfers, key=box_key(settings.store / "key"), policy=policy
+            self.blobs,
+            self.records,
+            self.client,
+            self.transfers,
+            key=box_key(settings.store / "key"),
+            policy=policy,
+            bandwidth=SharedBandwidth(remote),
         )
         self._contexts = ServerContexts()
         self.pulls = Pulls(self.engine, catalogue, self._contexts, self.counters, pseudonym=settings.pseudonym)
-        self.through = PassThrough(catalogue, self.resolver, self.counters, via=f"1.1 {settings.pseudonym}")
+        via = f"1.1 {settings.pseudonym}"
+        self.through = PassThrough(catalogue, self.resolver, self.counters, via=via, changed=self.engine.changed)
         self.reconfigure(catalogue, policy)
 
     def reconfigure(self, catalogue: Catalogue, policy: Policy) -> None:
@@ -136,6 +150,7 @@ class Worker:
         self._contexts.use(leaves, lambda name: catalogue.match(name) is not None and authority.permits(name))
         self.pulls.catalogue = self.through.catalogue = catalogue
         self.engine.reconfigure(policy)
+        self.engine.reception.realms.intercepts = lambda name: catalogue.match(name) is not None
 
     def _transferred(self, transfer: Transfer) -> None:
         self.counters.add("bytes_upstream", transfer.received)
@@ -206,6 +221,7 @@ class Worker:
 
     async def close(self) -> None:
         await self.transfers.close()
+        await self.engine.close()
         await self.client.aclose()
         self.flush()
         self.blobs.close()

@@ -78,6 +78,10 @@ class FilePart:
     def offset(self) -> int:
         return self._offset
 
+    @property
+    def left(self) -> int:
+        return self._on_disk()
+
     def load(self) -> int:
         buffer = memoryview(bytearray(REHASH_PIECE))
         while n := os.preadv(self._fd, [buffer], self._offset):

@@ -22,7 +22,8 @@ from entrepot.cache.interface import NoRoom, StoreError
 
 _log = logging.getLogger("entrepot.cache")
 _WAIT: Final = 30.0  # seconds; only a checkpoint or a foreign program can make SQLite wait at all
-_BALLAST: Final = 256 << 10  # bytes; SQLite needs 32 KiB of shared memory and a few pages of log
+BALLAST: Final = "ballast"  # its name, beside the database
+_BALLAST: Final = 1 << 20  # bytes; SQLite needs 32 KiB of shared memory and a few pages of log, the records some more
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 _PRAGMAS: Final = (
@@ -38,7 +39,7 @@ class Database:
     def __init__(self, path: Path, version: int, schema: str, seed: Callable[[sqlite3.Connection], None]) -> None:
         """`schema` and `seed` fill a new file; a file with another `version` is thrown away."""
         self._path, self._version, self._schema, self._seed = path, version, schema, seed
-        self._ballast = path.with_name("ballast")
+        self._ballast = path.with_name(BALLAST)
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None  # device and inode; SQLite keeps them from being used again

@@ -58,15 +58,19 @@ class BlobInfo:
 class Part(Protocol):
     """The right to write one digest; exactly one of `commit`, `discard`, `release` ends it.
 
-    All methods but `offset` may wait for the disk: call them in a thread, one at a time.
+    All methods may wait for the disk: call them in a thread, one at a time.
     """
 
     @property
     def offset(self) -> int:
         """Bytes that are on disk and hashed: where a resumed transfer goes on."""
 
+    @property
+    def left(self) -> int:
+        """Bytes that an earlier transfer left on disk; no wait."""
+
     def load(self) -> int:
-        """Re-hashes what an earlier transfer left and returns `offset`; call once, before the first write."""
+        """Re-hashes what an earlier transfer left and returns `offset`; call once, before the first write, if any is."""
 
     def reserve(self, total: int) -> None:
         """Sets room aside for a blob of `total` bytes, what `load` found included; evicts others if it has to.

@@ -31,6 +31,10 @@ class MemoryPart:
     def offset(self) -> int:
         return len(self._data) if self._loaded else 0
 
+    @property
+    def left(self) -> int:
+        return len(self._data)
+
     def load(self) -> int:
         self._loaded = True
         return len(self._data)

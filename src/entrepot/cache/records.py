@@ -31,13 +31,24 @@ SETTINGS = {
 BUSY_TIMEOUT = 30.0  # seconds a writer waits for another process's write lock
 
 
+class _Cache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
+    """Leaves no connection behind when it cannot be opened."""
+
+    def __init__(self, directory: str, **settings: Any) -> None:
+        try:
+            super().__init__(directory, **settings)
+        except BaseException:
+            self.close()
+            raise
+
+
 class DiskRecords:
     """`entrepot.cache.interface.Records` in a directory of its own (diskcache deletes files it does not know)."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            self._cache = diskcache.Cache(str(directory), timeout=BUSY_TIMEOUT, disk=SafeDisk, **SETTINGS)
+            self._cache = _Cache(str(directory), timeout=BUSY_TIMEOUT, disk=SafeDisk, **SETTINGS)
         except (sqlite3.Error, diskcache.Timeout, OSError) as e:
             raise StoreError(f"cannot open the records in {directory}: {e}") from e
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="records")

@@ -9,7 +9,6 @@ import json
 import logging
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from entrepot.certs.authority import Authority
-from entrepot.cli.brief import Brief, reloaded
+from entrepot.cli.brief import Brief
+from entrepot.cli.orders import follow_orders
 from entrepot.cli.probe import Health, handshake, watch
 from entrepot.cli.resolving import own_resolver_addresses, resolvers
 from entrepot.config.model import Config
@@ -26,13 +26,11 @@ from entrepot.config.overrides import catalogue
 from entrepot.config.values import Network
 from entrepot.dns.responder import Responder
 from entrepot.dns.settings import DnsSettings, private_networks
-from entrepot.errors import EntrepotError
 from entrepot.registry.catalogue import Catalogue
 from entrepot.tasks import spawn
 
 _log: Final = logging.getLogger("entrepot.dns")
 _COUNT_INTERVAL: Final = 1.0  # seconds between writes of the counters
-_LONGEST_ORDER: Final = 1 << 22  # bytes of a line
 
 
 def dns_settings(config: Config, healthy: Callable[[], bool]) -> DnsSettings:
@@ -102,27 +100,6 @@ class Service:
                 _write(target, {"started": started, **asdict(self.responder.counters)})
             await asyncio.sleep(_COUNT_INTERVAL)
 
-    async def follow_orders(self, stop: asyncio.Event) -> None:
-        """Reads the supervisor's lines until it is gone."""
-        reader = asyncio.StreamReader(limit=_LONGEST_ORDER)
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-        )
-        try:
-            while line := await reader.readline():
-                self._obey(line)
-            stop.set()
-        finally:
-            transport.close()
-
-    def _obey(self, line: bytes) -> None:
-        try:
-            if (config := reloaded(line)) is not None:
-                self.reconfigure(config)
-                _log.info("configuration reloaded")
-        except EntrepotError as refusal:
-            _log.error("configuration not reloaded: %s", refusal)
-
 
 def _write(target: Path, numbers: dict[str, float]) -> None:
     draft = target.with_suffix(".new")
@@ -138,7 +115,7 @@ async def serve(brief: Brief) -> None:
     service = Service(brief)
     sockets = [socket.socket(fileno=descriptor) for descriptor in brief.sockets]
     beside = [
-        spawn(service.follow_orders(stop), name="orders"),
+        spawn(follow_orders(stop, service.reconfigure, _log), name="orders"),
         spawn(watch(service.health, service.probe), name="probe"),
         spawn(service.count(), name="counters"),
     ]

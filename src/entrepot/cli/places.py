@@ -30,6 +30,11 @@ class Placed:
     notes: tuple[str, ...] = ()
 
 
+def fetch_socket(store: Path) -> Path:
+    """Where the fetching process of this store takes orders."""
+    return store / "run" / "fetch.sock"
+
+
 def writable(path: Path) -> bool:
     """Whether `path` is, or could be made, a folder of ours."""
     while not path.exists():

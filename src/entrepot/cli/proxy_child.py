@@ -12,12 +12,13 @@ from entrepot.addons.worker import WorkerSettings
 from entrepot.addons.worker import run as work
 from entrepot.cache.space import Limits
 from entrepot.certs.authority import Authority
-from entrepot.cli.addresses import expanded
 from entrepot.cli.brief import Brief
 from entrepot.cli.capacity import worker_count
+from entrepot.cli.decisions import decisions, loop_addresses
+from entrepot.cli.places import fetch_socket
 from entrepot.cli.resolving import own_resolver_addresses, resolvers
 from entrepot.config.model import Config
-from entrepot.config.overrides import catalogue, subtrees
+from entrepot.config.overrides import subtrees
 from entrepot.engine.policy import Policy
 from entrepot.errors import EntrepotError
 from entrepot.registry.catalogue import Catalogue
@@ -37,34 +38,14 @@ def settings(brief: Brief) -> WorkerSettings:
         leaf_days=config.certs.leaf_days,
         drain=config.listen.drain,
         nameservers=resolvers(config.upstream.resolvers, own_resolver_addresses(config)),
-        own_addresses=frozenset(expanded(config.listen.address)) | _advertised(config),
+        own_addresses=loop_addresses(config),
         own_ports=frozenset({config.listen.https}),
         connect_timeout=config.upstream.connect_timeout,
         read_timeout=config.upstream.read_timeout,
         connections=max(1, config.upstream.connections // worker_count(config.listen.workers)),
         pseudonym=brief.marker,
         version=__version__,
-    )
-
-
-def _advertised(config: Config) -> frozenset[str]:
-    """Other boxes that run Entrepot are no upstream either."""
-    return frozenset(address for address in config.advertise.addresses if address != "auto")
-
-
-def decisions(config: Config) -> tuple[Catalogue, Policy]:
-    """What of a configuration may change while the worker runs."""
-    return catalogue(config), Policy(
-        tag=config.policy.tag_ttl,
-        tags=config.policy.tag_ttls,
-        stale=config.policy.stale_while_revalidate,
-        access=config.policy.access_ttl,
-        public=config.policy.public_ttl,
-        grace=config.policy.outage_grace,
-        prefetch=config.policy.prefetch != "off",
-        attempts=config.upstream.attempts,
-        bandwidth=config.upstream.bandwidth,
-        workers=worker_count(config.listen.workers),  # as the supervisor counts them, on the same cores
+        fetcher=fetch_socket(config.store.path),
     )
 
 

@@ -2,7 +2,8 @@
 
 Every process writes `<store>/run/<role>-<index>.json`, a flat object of counters since its start, beside "started"
 (epoch seconds) and "pid". This adds them up by role. What registries say of our quotas (`quota_<registry>_<what>`) is
-not added up: the process that has heard last knows best. What is held against registries comes from the records.
+not added up: the process that has heard last knows best. What is held against registries, and which of them are down,
+comes from the records.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import Final
 
 import click
 
+from entrepot.cli import outages
 from entrepot.cli.options import config_option, json_option, loaded
 from entrepot.cli.places import place_to_read
 from entrepot.cli.records import scanned
@@ -201,15 +203,21 @@ def as_object(store: Path, held: tuple[int, int], by_role: dict[str, Served]) ->
 @click.pass_context
 def stats(context: click.Context, config_path: Path | None, *, as_json: bool) -> None:
     """Show what is held and what was served."""
-    store = place_to_read(loaded(context, config_path), os.environ).store.path
+    config = place_to_read(loaded(context, config_path), os.environ)
+    store = config.store.path
     if not store.is_dir():
         raise NoStore(f"there is no store in {store} yet; `entrepot up` makes one")
     held, by_role, quota = blobs(store), served(store / "run"), quotas(store / "run")
     wrong = wrong_bytes(scanned(store, "suspicious/"))
+    down = outages.outages(scanned(store, outages.PREFIX))
+    whose = outages.owners(down, config)
     if as_json:
-        click.echo(json.dumps({**as_object(store, held, by_role), "quota": quota, "wrong_bytes": wrong}, indent=2))
+        shown = as_object(store, held, by_role)
+        away = {origin: outages.as_object(outage, whose[origin]) for origin, outage in down.items()}
+        click.echo(json.dumps({**shown, "quota": quota, "wrong_bytes": wrong, "down": away}, indent=2))
     else:
         now = time.time()
         lines = [quota_line(registry, numbers, now) for registry, numbers in quota.items()]
         lines += [wrong_line(registry, last, now) for registry, last in wrong.items()]
+        lines += [outages.line(origin, one, whose[origin], ago(now - one.since)) for origin, one in down.items()]
         click.echo("\n".join([*as_lines(store, held, by_role, now), *lines]))

@@ -3,7 +3,8 @@
 One thread, one loop over signals and the children's outputs; no asyncio, whose import a start cannot afford. What the
 children do is no concern of this module, and what they are told comes from its caller. Rules:
 
-1. A child that dies is started again, later each time it dies young. The listening sockets stay open here meanwhile.
+1. A child that dies is started again, later each time it dies young, but soon if it had been ready. The listening
+   sockets stay open here meanwhile.
 2. Until everything was ready once, a child that says it cannot work as it is configured (exit status `HOPELESS`) ends
    the whole start: it has said why, and nothing will change by itself.
 3. A changed configuration reaches a child when it is ready; one that starts gets the newest.
@@ -27,6 +28,7 @@ from entrepot.cli.processes import Backoff, Child, Role, describe
 
 _log: Final = logging.getLogger("entrepot.supervisor")
 
+_SOON: Final = 1.0  # seconds at most until a process that had been ready is started again
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -173,6 +175,8 @@ class Supervisor:
                 return False
             lived = self._clock() - child.started
             delay = self._backoff[role].after(lived)
+            if child.ready:  # it could work: whatever ended it, clients wait for the next one
+                delay = min(delay, _SOON)
             self._due[role] = self._clock() + delay
             _log.error("%s %s after %.1f s; starting it again in %.1f s", child, describe(status), lived, delay)
         return True

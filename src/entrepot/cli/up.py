@@ -78,6 +78,8 @@ class Box:
         found = [
             Role("proxy", index, tuple(sock.fileno() for sock in worker)) for index, worker in enumerate(sockets.https)
         ]
+        if found:
+            found.append(Role("fetch", 0))
         if sockets.dns:
             found.append(Role("dns", 0, tuple(sock.fileno() for sock in sockets.dns)))
         return found

@@ -112,7 +112,8 @@ class Blobs:
         except StoreError as e:
             return await self._past_the_store(request, digest, e)
         if source.accepted:
-            await self._admit(request, route, transfer.size)
+            # It is of use to later requests only: this one's first byte does not wait for the disk.
+            spawn(self._admit(request, route, transfer.size), name=f"admit to {digest}")
             if self.policy.prefetches(request.registry):
                 self._prefetch.siblings(request, route)
         elif mine and not self._admitted(request, route):

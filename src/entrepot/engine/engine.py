@@ -5,25 +5,32 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from entrepot.cache.forgiving import Forgiving
 from entrepot.cache.interface import BlobStore, Records, StoreError
 from entrepot.engine.access import Access
 from entrepot.engine.admission import Admission
 from entrepot.engine.blobs import Blobs
 from entrepot.engine.conduct import Conduct
-from entrepot.engine.identity import Identities, Identity
+from entrepot.engine.hashing import Busy
+from entrepot.engine.identity import Identity
+from entrepot.engine.lists import Lists
 from entrepot.engine.manifests import Manifests
-from entrepot.engine.messages import Answer, PullRequest, Refused
+from entrepot.engine.messages import Answer, PullRequest, Refused, TokenRequest
+from entrepot.engine.patience import Patience
 from entrepot.engine.policy import Policy
 from entrepot.engine.prefetch import Prefetch
 from entrepot.engine.publicness import Publicness
-from entrepot.engine.upstreams import Upstreams
+from entrepot.engine.reception import Reception
+from entrepot.engine.upstreams import BlobSource, Upstreams
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry import oci_errors
-from entrepot.registry.routes import BlobRoute, ManifestRoute, Ping, Route
+from entrepot.registry.catalogue import Registry
+from entrepot.registry.routes import BlobRoute, ManifestRoute, Ping, ReferrersRoute, Route, TagsRoute, TokenRoute
 from entrepot.upstream.bandwidth import Bandwidth
 from entrepot.upstream.client import UpstreamClient
 from entrepot.upstream.errors import LoopDetected, TimedOut, UpstreamError
+from entrepot.upstream.health import Health
 from entrepot.upstream.quota import Quotas
 from entrepot.upstream.source import Effort
 from entrepot.upstream.transfers import Transfers
@@ -32,6 +39,7 @@ BAD_GATEWAY: Final = 502
 GATEWAY_TIMEOUT: Final = 504
 LOOP_DETECTED: Final = 508
 INTERNAL: Final = 500
+UNAVAILABLE: Final = 503
 
 
 class Engine:
@@ -49,49 +57,85 @@ class Engine:
         clock: Callable[[], float] = time.time,
         bandwidth: Bandwidth | None = None,
     ) -> None:
-        self._identities = Identities(key)
+        records = Forgiving(records)
         self.quotas = Quotas()
         self.conduct = Conduct(records, clock)
         self._bandwidth = bandwidth or Bandwidth()
         self._transfers = transfers
-        self._upstreams = Upstreams(client, self.quotas, self._bandwidth, self.conduct, clock)
+        self.health = Health(records, client.probe, clock)
+        client.watched_by(self.health)
+        self.reception = Reception(records, client, self.health, key=key, policy=policy, clock=clock)
+        self._upstreams = Upstreams(client, self.health, self.quotas, self._bandwidth, self.conduct, clock)
+        self._upstreams.observed = self.reception.observe
         self._admission = Admission(
             Access(records, clock),
             Publicness(self._upstreams),
             policy,
-            is_down=lambda request: False,
+            is_down=self._upstreams.is_out,
             on_accepted=_nothing,
         )
         self._manifests = Manifests(records, self._admission, self._upstreams, policy, clock)
         prefetch = Prefetch(blobs, records, self._admission, transfers, self._upstreams)
+        self._lists = Lists(records, self._admission, self._upstreams, Patience(self.health), policy, clock)
         self._blobs = Blobs(blobs, transfers, self._admission, self._upstreams, policy, prefetch, clock)
         self.reconfigure(policy)
 
     def reconfigure(self, policy: Policy) -> None:
         """From the next request on."""
-        self._manifests.policy = self._blobs.policy = self._admission.policy = policy
+        self._manifests.policy = self._blobs.policy = self._lists.policy = self._admission.policy = policy
+        self.reception.reconfigure(policy)
         self._bandwidth.reconfigure(policy.bandwidth, policy.workers)
         self._transfers.effort = Effort(policy.attempts, fill_alone=policy.prefetch)
 
+    async def close(self) -> None:
+        """Ends what runs in the background of its own; transfers, client and store are the caller's."""
+        await self.health.close()
+
+    async def changed(self, registry: Registry, route: ManifestRoute) -> None:
+        """Upstream has just accepted a push, or a deletion, of this manifest (DESIGN rule 9)."""
+        await self._manifests.changed(registry, route)
+
+    def source(self, request: PullRequest) -> BlobSource:
+        """Where a blob comes from, asked for in the name of `request`."""
+        return BlobSource(self._upstreams, request)
+
+    async def grant(self, registry: Registry, wanted: int) -> int:
+        """Of `wanted` bytes from a registry, how many may come now; waits until some may."""
+        return await self._bandwidth.turn(registry, wanted)
+
     @staticmethod
     def takes(method: str, route: Route | None) -> bool:
-        """Whether `answer` is for this request; all else passes through."""
+        """Whether `answer`, or `token`, is for this request; all else passes through."""
+        if isinstance(route, TokenRoute):
+            return method == "POST" or (method == "GET" and route.asks)
+        if isinstance(route, TagsRoute | ReferrersRoute):
+            return method == "GET"
         return method in {"GET", "HEAD"} and isinstance(route, BlobRoute | ManifestRoute | Ping)
 
     async def answer(self, request: PullRequest) -> Answer:
         """Never raises on anything that upstream, the client or the disk can cause."""
-        identity = self._identities.identify(request.registry.name, request.headers.get("authorization"))
-        request = replace(request, identity=identity)
         try:
+            request = replace(request, identity=await self.reception.identify(request))
             match request.route:
                 case BlobRoute() as route:
                     return await self._blobs.answer(request, route)
                 case ManifestRoute() as route:
                     return await self._manifests.answer(request, route)
+                case TagsRoute() | ReferrersRoute() as route:
+                    return await self._lists.answer(request, route)
+                case Ping():
+                    return await self.reception.ping(request, self._upstreams.relay)
                 case _:
                     return await self._upstreams.relay(request)
         except Refused as e:
             return e.answer
+        except EntrepotError as e:
+            return failure(e)
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """The answer of a token service, or ours in its stead. Raises as little as `answer`."""
+        try:
+            return await self.reception.token(request)
         except EntrepotError as e:
             return failure(e)
 
@@ -111,6 +155,8 @@ def failure(error: EntrepotError) -> Answer:
             status = BAD_GATEWAY
         case StoreError():
             status = INTERNAL
+        case Busy():
+            status = UNAVAILABLE
         case _:
             status = BAD_GATEWAY
     body = oci_errors.error_body(oci_errors.UNAVAILABLE, f"entrepot: {error}")

@@ -6,6 +6,7 @@ what belongs to the connection.
 
 from typing import Final
 
+from entrepot.engine.owntokens import holds_own_token
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest
 from entrepot.upstream.fields import end_to_end
@@ -19,12 +20,21 @@ NOT_RELAYED: Final = (
 PASSED_ON: Final = ("authorization", "user-agent", "accept")
 BLOB_TYPE: Final = "application/octet-stream"
 API_VERSION: Final = ("Docker-Distribution-Api-Version", "registry/2.0")
+STALE: Final = (("Warning", '111 entrepot "Revalidation Failed"'), ("X-Entrepot", "stale"))
+"""What marks an answer that could not be checked with upstream (RFC 7234 5.5.2, and for people who look)."""
 FOR_EVER: Final = "max-age=31536000"  # seconds: a digest never changes
 
 
 def to_upstream(headers: Headers, *more: tuple[str, str]) -> Headers:
-    """The fields of a client's pull that upstream gets: who asks, for what; all else is ours to say."""
-    return Headers([*((name, value) for name, value in headers if name.lower() in PASSED_ON), *more])
+    """The fields of a client's request that upstream gets: who asks, for what; all else is ours to say.
+
+    One credential only, the one by which we know the client. A token of ours is none: upstream challenges anew.
+    """
+    passed = Headers((name, value) for name, value in headers if name.lower() in PASSED_ON)
+    if (credential := passed.get("authorization")) is not None:
+        ours = holds_own_token(credential)
+        passed = passed.without("authorization") if ours else passed.with_("Authorization", credential)
+    return Headers([*passed, *more])
 
 
 def relayed(headers: Headers) -> Headers:

@@ -15,11 +15,13 @@ from entrepot.engine.admission import Admission
 from entrepot.engine.fields import matches_etag, of_content
 from entrepot.engine.flights import Flights
 from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
+from entrepot.engine.negatives import TTL as ABSENT_FOR
 from entrepot.engine.negatives import Negatives
 from entrepot.engine.policy import Policy
 from entrepot.engine.tags import NO_SIZE, TagRecord, Tags
 from entrepot.engine.upstreams import HeadRefused, Upstreams, trouble
 from entrepot.headers import Headers
+from entrepot.registry.catalogue import Registry
 from entrepot.registry.digests import Digest, InvalidDigest
 from entrepot.registry.manifests import Descriptor, InvalidManifest, parse_manifest
 from entrepot.registry.mediatypes import accept_class
@@ -46,16 +48,16 @@ class Manifests:
         self, records: Records, admission: Admission, upstreams: Upstreams, policy: Policy, clock: Callable[[], float]
     ) -> None:
         self._records, self._admission, self._upstreams, self._clock = records, admission, upstreams, clock
-        self._tags = Tags(records)
+        self.tags = Tags(records)
         self.policy = policy
         self._absent = Negatives(clock)
         self._checks: Flights[tuple[str, ...], TagRecord | None] = Flights("check")
-        self._fetches: Flights[tuple[str, ...], tuple[Digest, str]] = Flights("manifest")
+        self._fetches: Flights[tuple[str, ...], tuple[Digest, bytes, str]] = Flights("manifest")
 
     async def answer(self, request: PullRequest, route: ManifestRoute) -> Answer:
         """Raises `Refused`, `UpstreamError`, `StoreError`."""
         question = self._question(request, route)
-        if (absent := self._absent.get(question)) is not None:
+        if (absent := self._absent.get(question)) is not None and not self._has_changed(request, route):
             return absent
         try:
             if isinstance(route.reference, Digest):
@@ -65,6 +67,16 @@ class Manifests:
             self._absent.note(question, refusal.answer)
             await self._admission.refused(request, route.repository, refusal.answer.status)
             raise
+
+    async def changed(self, registry: Registry, route: ManifestRoute) -> None:
+        """Upstream has just accepted a push, or a deletion: what was known of the tag, or of its absence, is over."""
+        if not isinstance(route.reference, Digest):
+            await self.tags.forget(registry.name, route.repository, route.reference)
+        await self._records.put(f"changed/{registry.name}{route.path}", {}, ttl=2 * ABSENT_FOR)
+
+    def _has_changed(self, request: PullRequest, route: ManifestRoute) -> bool:
+        """In any process, since an absence that is remembered here."""
+        return self._records.get(f"changed/{request.registry.name}{route.path}") is not None
 
     @staticmethod
     def _question(request: PullRequest, route: ManifestRoute) -> tuple[str, ...]:
@@ -91,8 +103,7 @@ class Manifests:
             return self._reply(request, digest, *held, verdict, "held", admitted=admitted)
         if request.method == "HEAD":
             return await self._head_unheld(request, route)
-        await self._fetch(request, route)
-        body, media_type = self._held(digest) or (b"", "")
+        _, body, media_type = await self._fetch(request, route)
         return self._reply(request, digest, body, media_type, "miss", "fetched")
 
     async def _head_unheld(self, request: PullRequest, route: ManifestRoute) -> Answer:
@@ -107,9 +118,9 @@ class Manifests:
     # by tag
 
     async def _by_tag(self, request: PullRequest, route: ManifestRoute, tag: str) -> Answer:
-        now, key = self._clock(), self._tags.key(request, route)
+        now, key = self._clock(), self.tags.key(request, route)
         admitted = self._admission.admits(request, route.repository) or ""
-        asked = _Tag(request, route, tag, key, self._tags.get(key), admitted)
+        asked = _Tag(request, route, tag, key, self.tags.get(key), admitted)
         record = asked.record if admitted else None
         if record and 0 <= now - record.checked < self.policy.tag_ttl(request.registry, route.repository, tag):
             return await self._of_record(asked, record, "hit", "fresh")
@@ -127,7 +138,7 @@ class Manifests:
 
     def _given_to_others(self, asked: _Tag) -> TagRecord | None:
         """What askers with another `Accept` have, if this one takes it: better than nothing."""
-        found = self._tags.others(asked.request, asked.route)
+        found = self.tags.others(asked.request, asked.route)
         return next((record for record in found if self._held(record.digest)), None)
 
     async def _by_asking(self, asked: _Tag, *, spare: bool) -> Answer:
@@ -151,7 +162,7 @@ class Manifests:
         awaited = asked.record is not None and not self._held(current.digest)
         answer = await self._of_record(asked, current, "revalidated" if same else "miss", "checked")
         if awaited and self._held(current.digest):
-            await self._tags.put(asked.key, request, asked.route, current)
+            await self.tags.put(asked.key, request, asked.route, current)
         return answer
 
     async def _check(self, asked: _Tag) -> TagRecord | None:
@@ -174,14 +185,13 @@ class Manifests:
         current = TagRecord(digest, media_type, size, now, now)
         if record and record.digest != digest and self._held(record.digest) and not self._held(digest):
             return current
-        return await self._tags.put(asked.key, request, asked.route, current)
+        return await self.tags.put(asked.key, request, asked.route, current)
 
     async def _first_get(self, asked: _Tag) -> Answer:
         """The tag itself, fetched: one round trip instead of a HEAD and a GET, as a direct pull has it."""
-        digest, media_type = await self._fetch(asked.request, asked.route)
-        body, _ = self._held(digest) or (b"", "")
+        digest, body, media_type = await self._fetch(asked.request, asked.route)
         now = self._clock()
-        await self._tags.put(asked.key, asked.request, asked.route, TagRecord(digest, media_type, len(body), now, now))
+        await self.tags.put(asked.key, asked.request, asked.route, TagRecord(digest, media_type, len(body), now, now))
         return self._reply(asked.request, digest, body, media_type, "miss", "fetched", age=0)
 
     async def _of_record(self, asked: _Tag, record: TagRecord, verdict: Verdict, why: str) -> Answer:
@@ -196,21 +206,20 @@ class Manifests:
             fields = of_content(record.digest, record.media_type, status="hit; detail=record", age=age)
             length = None if record.size == NO_SIZE else record.size
             return Answer(200, Headers(fields), verdict=verdict, why=why, length=length)
-        await self._fetch(request, ManifestRoute(repository, record.digest))
-        body, media_type = self._held(record.digest) or (b"", "")
+        _, body, media_type = await self._fetch(request, ManifestRoute(repository, record.digest))
         return self._reply(request, record.digest, body, media_type, "miss", "fetched", age=age)
 
     # both
 
-    async def _fetch(self, request: PullRequest, route: ManifestRoute) -> tuple[Digest, str]:
+    async def _fetch(self, request: PullRequest, route: ManifestRoute) -> tuple[Digest, bytes, str]:
         """Gets it from upstream, verifies and keeps it; one GET however many ask with this credential at once."""
 
-        async def get() -> tuple[Digest, str]:
+        async def get() -> tuple[Digest, bytes, str]:
             body, media_type, digest = await self._upstreams.manifest(request, route)
             await self._admission.accepted(request, route.repository, digest)
             await self._records.put_bytes(manifest_key(digest), media_type.encode() + b"\n" + body)
             await self._belongs(request, route.repository, digest, body, media_type)
-            return digest, media_type
+            return digest, body, media_type
 
         return await self._fetches.run(self._question(request, route), get)
 

@@ -7,7 +7,7 @@ from entrepot.engine.identity import NOBODY, Identity
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry.catalogue import Registry
-from entrepot.registry.routes import Route
+from entrepot.registry.routes import Route, TokenRoute
 
 type Verdict = Literal["hit", "proved", "revalidated", "miss", "joined", "stale", "pass", "refused", "failed"]
 """Why an answer is what it is: `hit` and `proved` (upstream was asked only whether the client may) come from the
@@ -26,6 +26,19 @@ class PullRequest:
     headers: Headers
     client: str  # address, for the log
     identity: Identity = NOBODY  # found by the engine from `headers`
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """One request to a token service, by its shape; the service may turn out to be something else."""
+
+    method: Literal["GET", "POST"]
+    registry: Registry  # whose clients are sent there
+    origin: str  # scheme and host of the real service
+    route: TokenRoute
+    headers: Headers
+    client: str  # address, for the log
+    body: bytes = field(default=b"", repr=False)
 
 
 class Body(Protocol):

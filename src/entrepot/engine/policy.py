@@ -23,7 +23,7 @@ class Policy:
     prefetch: bool = True  # the other layers of an image are fetched when a client asks for the first one
     attempts: int = 5  # in a row without a byte, before a transfer ends
     bandwidth: int = 0  # bytes of blobs per second from all registries together, for the box; 0 for no cap
-    workers: int = 1  # processes that divide `bandwidth` evenly, and what a registry says of its own
+    workers: int = 1  # processes that divide the caps when the one that fetches is away
 
     def tag_ttl(self, registry: Registry, repository: str, tag: str) -> float:
         """How long a tag is served from its record without asking."""

@@ -88,6 +88,14 @@ class Tags:
         found = (self._records.get(f"classes/{base}") or {}).get("of")
         return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
 
+    async def forget(self, registry: str, repository: str, tag: str) -> None:
+        """The tag is about to be something else, for every class: the next one who asks has it checked."""
+        base = f"tag/{registry}/{repository}/{tag}"
+        for one in self._classes(base):
+            key = f"{base}/{one}"
+            if (known := self._records.get(key)) is not None:
+                await self._records.put(key, {**known, "checked": 0.0})
+
     def others(self, request: PullRequest, route: ManifestRoute) -> list[TagRecord]:
         """What askers with another `Accept` were given and this one takes, the latest look first."""
         wanted, base = request.headers.get_all("accept"), _of(request, route)

@@ -6,7 +6,7 @@ cap here.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
@@ -17,13 +17,15 @@ from entrepot.engine.conduct import Conduct
 from entrepot.engine.fields import relayed, to_upstream
 from entrepot.engine.identity import ANONYMOUS
 from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
+from entrepot.engine.parcel import pack
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest
 from entrepot.registry.ranges import Range
 from entrepot.registry.routes import BlobRoute, ManifestRoute, Route
 from entrepot.upstream.bandwidth import Bandwidth
 from entrepot.upstream.client import UpstreamClient
-from entrepot.upstream.errors import InvalidResponse, UpstreamError
+from entrepot.upstream.errors import Down, InvalidResponse, Slow, UpstreamError
+from entrepot.upstream.health import Health
 from entrepot.upstream.quota import Key, Purpose, Quotas, counts
 from entrepot.upstream.redirects import origin
 from entrepot.upstream.response import Response
@@ -36,25 +38,45 @@ REFUSES_HEAD: Final = frozenset({405, 501})
 TOO_MANY: Final = 429
 
 
+type Observer = Callable[[PullRequest, int, Headers], Awaitable[None]]
+"""Told of each answer of a registry's own to a client: status and fields."""
+
+
+async def _unobserved(request: PullRequest, status: int, headers: Headers) -> None:
+    pass
+
+
 class Upstreams:
     """Asks registries on behalf of clients."""
 
     def __init__(
         self,
         client: UpstreamClient,
+        health: Health,
         quotas: Quotas,
         bandwidth: Bandwidth,
         conduct: Conduct,
         clock: Callable[[], float],
     ) -> None:
+        """`health` watches `client`."""
         self._client, self._quotas, self._clock = client, quotas, clock
+        self.health = health
         self._bandwidth = bandwidth
         self.conduct = conduct
+        self.observed: Observer = _unobserved
 
     def may(self, request: PullRequest, purpose: Purpose, method: str) -> bool:
         """Whether the quota of this client's credential allows a request like this that nobody waits for."""
         counted = counts(request.registry, method, request.route)
         return self._quotas.may(self._quota_key(request), purpose, self._clock(), counted=counted)
+
+    def is_down(self, request: PullRequest) -> bool:
+        """Whether to do without the registry where that is possible."""
+        return self.health.is_down(request.registry.upstream)
+
+    def is_out(self, request: PullRequest) -> bool:
+        """Whether the registry is down for sure, as no client can make it look: see `Health.is_out`."""
+        return self.health.is_out(request.registry.upstream)
 
     def paced(self, request: PullRequest, response: Response) -> AsyncIterator[bytes]:
         """The bytes of a blob, no faster than allowed."""
@@ -69,22 +91,36 @@ class Upstreams:
 
     @asynccontextmanager
     async def exchange(
-        self, request: PullRequest, method: str, *more: tuple[str, str], route: Route | None = None, follow: bool
+        self,
+        request: PullRequest,
+        method: str,
+        *more: tuple[str, str],
+        route: Route | None = None,
+        follow: bool,
+        insist: bool = False,
     ) -> AsyncIterator[Response]:
-        """One exchange with the client's own credential; `route` if not the request's. Raises `UpstreamError`."""
+        """One exchange with the client's own credential; `route` if not the request's. Raises `UpstreamError`.
+
+        `insist`: also while upstream is known to be down.
+        """
         registry = request.registry
         url = registry.upstream + (route or request.route).target
         headers = to_upstream(request.headers, *more)
         opening = self._client.follow if follow else self._client.open
-        async with opening(method, url, headers, ca=registry.ca) as response:
+        async with opening(method, url, headers, ca=registry.ca, insist=insist) as response:
             self._quotas.observe(self._quota_key(request), response.headers, response.status, self._clock())
+            if not response.elsewhere:
+                await self.observed(request, response.status, response.headers)
             yield response
 
     @asynccontextmanager
     async def elsewhere(self, request: PullRequest, url: str, *more: tuple[str, str]) -> AsyncIterator[Response]:
-        """A GET where a redirect of the registry's to another host has led before: without any credential."""
+        """A GET where a redirect of the registry's to another host has led before: without any credential.
+
+        For the rest of a blob that clients are reading: it is tried whatever is known of that host.
+        """
         headers = to_upstream(request.headers.without("authorization"), *more)
-        async with self._client.follow("GET", url, headers, ca=request.registry.ca) as response:
+        async with self._client.follow("GET", url, headers, ca=request.registry.ca, insist=True) as response:
             yield response
 
     async def relay(self, request: PullRequest, *, follow: bool = False) -> Answer:
@@ -168,6 +204,10 @@ def trouble(failure: Refused | UpstreamError) -> str | None:
             status = failure.answer.status
         case HeadRefused():
             status = failure.status
+        case Down():
+            return "upstream is down"
+        case Slow():
+            return "upstream is slow"
         case _:
             return "upstream is away"
     if status == TOO_MANY:
@@ -249,6 +289,10 @@ class BlobSource:
         """Upstream has answered this client's credential with bytes: the proof of access."""
         self._direct: str | None = None
 
+    def describe(self) -> Mapping[str, object]:
+        """The request, for the fetching process."""
+        return pack(self._request)
+
     def serves(self, registry: str, repository: str) -> bool:
         """Whether the bytes come from this repository."""
         route = self._request.route
@@ -267,7 +311,8 @@ class BlobSource:
             if offset and (direct := self._direct) is not None:
                 response = await self._ask_directly(stack, direct, more)
             if response is None:
-                exchange = self._upstreams.exchange(self._request, "GET", *more, follow=True)
+                # Clients may be reading already: they rather wait for what looks dead than be broken off.
+                exchange = self._upstreams.exchange(self._request, "GET", *more, follow=True, insist=offset > 0)
                 response = await stack.enter_async_context(exchange)
                 self.accepted = self.accepted or response.status in {200, 206}
                 self._direct = response.url if response.elsewhere and response.status in {200, 206} else None

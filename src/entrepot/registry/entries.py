@@ -65,6 +65,18 @@ class HostMatch:
     host: str  # lower case, no trailing dot
     role: Role
 
+    @property
+    def origin(self) -> str:
+        """Scheme and host of the real place behind the name, for what is not the registry's API.
+
+        A registry known by several names (index.docker.io) has pages of its own behind each of them.
+        """
+        if self.role == "api":
+            hosts = self.registry.hosts
+            if self.host == hosts[0] or urlsplit(self.registry.upstream).hostname not in hosts:
+                return self.registry.upstream
+        return f"https://{self.host}"
+
 
 @dataclass(frozen=True, slots=True)
 class RegistryOverride:

@@ -139,8 +139,13 @@ def parse_target(target: str) -> Route | None:
     from its end and there is one reading.
     """
     path, _, query = target.partition("?")
-    if _TOKENS.fullmatch(path):
+    if (route := _api(path, query)) is None and _TOKENS.fullmatch(path):
         return TokenRoute(path, query=query)
+    return route
+
+
+def _api(path: str, query: str) -> Route | None:
+    """A route of the registry API."""
     if not path.startswith("/v2"):
         return None
     if "%" in path:

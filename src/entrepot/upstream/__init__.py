@@ -8,7 +8,11 @@ What this room does, one file each:
 - `contexts`   what TLS trusts: the system's store and a registry's own CA files
 - `redirects`  the next request of a redirect: pure
 - `response`   an answer and its body
-- `client`     the exchanges
+- `pool`       the connections they are made over, and what can go wrong there
+- `client`     the exchanges; `watch`: the shapes in which somebody looks on
+- `breaker`    whether an origin is there, as a state machine: pure
+- `health`     which origins are down, known to all processes and looked after until they are back; `places`: those
+               this process knows, `outages`: the note that is shared
 - `quota`      what registries say of their quotas, and what is left to whom: pure
 - `bandwidth`  no faster than allowed, in turns
 - `transfers`  one fetch: at most one transfer per digest
@@ -16,8 +20,8 @@ What this room does, one file each:
 - `fetch`      its bytes: resumed, from another source, over several connections
 - `source`     the shapes these talk in; `pace`, `lanes`, `windows`: when more connections help, and how they are used
 
-What it does not do: it holds no credential longer than one exchange, writes nothing to disk outside the
-transfer, knows no repository, and decides nothing about access or freshness.
+What it does not do: it holds no credential longer than one exchange, writes nothing to disk outside the transfer but
+the note of an outage, knows no repository, and decides nothing about access or freshness.
 
 Rules (numbers of the design):
 

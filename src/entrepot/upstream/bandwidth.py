@@ -7,7 +7,8 @@ manifests and tokens are exempt. What waits here is not read, so TCP slows the s
 2. Transfers take turns, piece by piece, first come first served: two that run at once get half each, and a short one
    does not wait for the end of a long one.
 3. Who waits for a registry's own cap is passed by those of other registries; nobody is passed at the common one.
-4. The rates are the box's, divided evenly by its worker processes; what an idle worker leaves is not given to others.
+4. The rates are the box's. The fetching process has them whole, and lets others take part (`sharing`); while it is away
+   each worker has its even share.
 """
 
 import asyncio
@@ -116,6 +117,10 @@ class Bandwidth:
                 granted = await self._turn(own, len(chunk) - at)
                 yield chunk[at : at + granted]  # of the whole this is no copy
                 at += granted
+
+    async def turn(self, registry: Registry, wanted: int) -> int:
+        """Waits until it is one's turn; how many of `wanted` bytes may come."""
+        return await self._turn(self._bucket(registry), wanted)
 
     async def _turn(self, own: Bucket | None, wanted: int) -> int:
         """Waits until it is one's turn; how many of `wanted` bytes may go on. Cancelled while waiting, none have."""

@@ -9,55 +9,32 @@ HTTP/1.1 only: every registry speaks it, and one connection per transfer is what
 import asyncio
 import ipaddress
 import logging
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, override
+from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
 import yarl
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
 
 from entrepot.headers import Headers
 from entrepot.upstream.contexts import TrustStore
-from entrepot.upstream.errors import (
-    BadRedirect,
-    InvalidResponse,
-    LoopDetected,
-    TimedOut,
-    TooManyRedirects,
-    Unreachable,
-    Untrusted,
-    UpstreamError,
-    cause_of,
-)
+from entrepot.upstream.errors import BadRedirect, LoopDetected, TimedOut, TooManyRedirects, UpstreamError
 from entrepot.upstream.fields import outgoing
+from entrepot.upstream.pool import new_session, translated
 from entrepot.upstream.redirects import REDIRECTS, Step, host_of, http_url, next_step, origin, printable
 from entrepot.upstream.resolver import Resolver
 from entrepot.upstream.response import Response
-
-READ_BUFFER: Final = 256 * 1024
-"""Bytes. The socket is stopped at twice this; as much as one read of asyncio's TLS gives."""
-
-MAX_FIELD: Final = 64 * 1024
-"""Bytes of one header field. gcr.io sends tokens far beyond the usual 8 KiB in `Location`."""
-
-MAX_FIELDS: Final = 256
-"""Header fields of one answer."""
-
-IDLE_SECONDS: Final = 15.0
-"""An idle connection is given up before the front ends of the big registries do (60 s and more), so that a
-request rarely meets one that is being closed."""
+from entrepot.upstream.watch import Unwatched, Watch
 
 DRAIN_BYTES: Final = 16 * 1024
 """A redirect's body up to this size is read so that the connection can be used again; a longer one is cut."""
+
+PROBE_CONNECT: Final = 2.0  # seconds
+PROBE_ANSWER: Final = 3.0  # seconds
 
 _log = logging.getLogger("entrepot.upstream")
 
@@ -76,40 +53,81 @@ class ClientSettings:
     """Sent for clients that name none; None sends none."""
     per_host: int
     """Connections to one origin; 0 sets no limit. A request waits for a free one without a time limit."""
+    reuse: bool = True
+    """A connection may serve one exchange after the other."""
 
 
 class UpstreamClient:
     """Exchanges with registries over one pool of connections. Belongs to the event loop that first uses it."""
 
-    def __init__(self, settings: ClientSettings, resolver: Resolver) -> None:
+    def __init__(self, settings: ClientSettings, resolver: Resolver, *, trust: TrustStore | None = None) -> None:
         self._settings = settings
         self._resolver = resolver
-        self._trust = TrustStore()
+        self._trust = trust or TrustStore()
         self._session: aiohttp.ClientSession | None = None
+        self._watch: Watch = Unwatched()
+        self._prober: UpstreamClient | None = None
+
+    def watched_by(self, watch: Watch) -> None:
+        """From now on `watch` sees every exchange, but for probes, and may forbid it."""
+        self._watch = watch
 
     async def aclose(self) -> None:
         """Drops all connections, those in use included. Safe to call twice."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        if self._prober is not None:
+            await self._prober.aclose()
+
+    async def probe(self, url: str, ca: tuple[Path, ...] = ()) -> int:
+        """The status of a GET without any credential: is somebody there? Over a connection of its own.
+
+        An idle connection may be dead although the host is not. Raises the errors of `errors`.
+        """
+        if self._prober is None:
+            settings = replace(
+                self._settings, connect_timeout=PROBE_CONNECT, read_timeout=PROBE_ANSWER, per_host=0, reuse=False
+            )
+            self._prober = UpstreamClient(settings, self._resolver, trust=self._trust)
+        try:
+            async with asyncio.timeout(PROBE_CONNECT + PROBE_ANSWER):  # also when a name has many dead addresses
+                async with self._prober.open("GET", url, Headers(), ca=ca) as response:
+                    return response.status
+        except TimeoutError:
+            raise TimedOut(host_of(url), "no answer in time") from None
 
     @asynccontextmanager
     async def open(
-        self, method: str, url: str, headers: Headers, *, ca: tuple[Path, ...] = (), body: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Headers,
+        *,
+        ca: tuple[Path, ...] = (),
+        body: bytes | None = None,
+        insist: bool = False,
     ) -> AsyncIterator[Response]:
         """One exchange; a redirect is an answer like any other.
 
         A request with an idempotent method is sent once more when the connection goes away before the answer.
         Leaving the block early closes the connection at once. Raises the errors of `errors`; ValueError for a
-        header field with a line break.
+        header field with a line break. `insist`: also if the host is known to be down.
         """
         step = Step(method.upper(), url, headers)
-        async with self._exchange(step, ca=ca, body=body, hop=0, elsewhere=False) as response:
+        async with self._exchange(step, ca=ca, body=body, hop=0, elsewhere=False, insist=insist) as response:
             yield response
 
     @asynccontextmanager
     async def follow(
-        self, method: str, url: str, headers: Headers, *, ca: tuple[Path, ...] = (), max_redirects: int = 5
+        self,
+        method: str,
+        url: str,
+        headers: Headers,
+        *,
+        ca: tuple[Path, ...] = (),
+        max_redirects: int = 5,
+        insist: bool = False,
     ) -> AsyncIterator[Response]:
         """The same for GET and HEAD, redirects followed; `Response.url` says where it ended.
 
@@ -123,7 +141,7 @@ class UpstreamClient:
         for hop in range(max_redirects + 1):
             elsewhere = elsewhere or origin(urlsplit(step.url)) != origin(urlsplit(first.url))
             async with AsyncExitStack() as stack:
-                exchange = self._exchange(step, ca=ca, body=None, hop=hop, elsewhere=elsewhere)
+                exchange = self._exchange(step, ca=ca, body=None, hop=hop, elsewhere=elsewhere, insist=insist)
                 response = await stack.enter_async_context(exchange)
                 if response.status not in REDIRECTS:
                     yield response
@@ -138,28 +156,25 @@ class UpstreamClient:
 
     @asynccontextmanager
     async def _exchange(
-        self, step: Step, *, ca: tuple[Path, ...], body: bytes | None, hop: int, elsewhere: bool
+        self, step: Step, *, ca: tuple[Path, ...], body: bytes | None, hop: int, elsewhere: bool, insist: bool
     ) -> AsyncIterator[Response]:
         host = _checked(step.url)
         fields = outgoing(step.headers, via=self._settings.via, user_agent=self._settings.user_agent)
         context: ssl.SSLContext | bool = True
         if step.url.startswith("https:"):
             context = await self._trust.context(ca, host=host)
+        attempt = self._watch.begin(step.url, ca, insist=insist)
         try:
-            raw = await self._pool().request(
-                step.method,
-                yarl.URL(step.url, encoded=True),
-                headers=fields,
-                data=body,
-                ssl=context,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, OSError) as error:
-            # The cause is left out: aiohttp's texts quote whole URLs, and a signed URL is a credential.
-            raise _translated(error, host) from None
+            raw = await self._send(step, fields, body, context, host)
+        except UpstreamError as error:
+            attempt.failed(error)
+            raise
+        except asyncio.CancelledError:
+            attempt.dropped()
+            raise
         _log.debug("%s %s: %d", step.method, printable(step.url), raw.status)
         try:
-            yield Response(
+            response = Response(
                 raw,
                 method=step.method,
                 url=step.url,
@@ -168,33 +183,34 @@ class UpstreamClient:
                 elsewhere=elsewhere,
                 read_timeout=self._settings.read_timeout,
             )
+            attempt.answered(response.status, response.headers)
+            yield response
         finally:
             _give_up(raw)
+
+    async def _send(
+        self, step: Step, fields: list[tuple[str, str]], body: bytes | None, context: ssl.SSLContext | bool, host: str
+    ) -> aiohttp.ClientResponse:
+        """Returns with the head of the answer. Raises `UpstreamError`."""
+        url = yarl.URL(step.url, encoded=True)
+        try:
+            return await self._pool().request(
+                step.method, url, headers=fields, data=body, ssl=context, allow_redirects=False
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            # The cause is left out: aiohttp's texts quote whole URLs, and a signed URL is a credential.
+            raise translated(error, host) from None
 
     def _pool(self) -> aiohttp.ClientSession:
         """The session, made on first use: it belongs to the running loop."""
         if self._session is None:
             settings = self._settings
-            connector = _Connector(
-                resolver=_ResolverPort(self._resolver),
-                use_dns_cache=False,
-                limit=0,
-                limit_per_host=settings.per_host,
-                keepalive_timeout=IDLE_SECONDS,
-            )
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(
-                    total=None, connect=None, sock_connect=settings.connect_timeout, sock_read=settings.read_timeout
-                ),
-                auto_decompress=False,
-                skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
-                read_bufsize=READ_BUFFER,
-                max_line_size=MAX_FIELD,
-                max_field_size=MAX_FIELD,
-                max_headers=MAX_FIELDS,
-                trust_env=False,
+            self._session = new_session(
+                self._resolver,
+                connect_timeout=settings.connect_timeout,
+                read_timeout=settings.read_timeout,
+                per_host=settings.per_host,
+                reuse=settings.reuse,
             )
         return self._session
 
@@ -222,50 +238,6 @@ class UpstreamClient:
         return address.is_loopback or address.is_link_local or address.is_unspecified
 
 
-class _Connector(aiohttp.TCPConnector):
-    """A pool that does not hand out a connection on which something has arrived unasked.
-
-    aiohttp takes that for the answer to the next request (aio-libs/aiohttp#13656): one surplus answer, and a HEAD
-    that was to prove a credential is answered by what belongs to another. A test watches that aiohttp asks here.
-    """
-
-    @override
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (connection := await super()._get(key, traces)) is not None:
-            if connection.protocol is not None and not connection.protocol.should_close:
-                return connection
-            connection.close()
-        return None
-
-
-class _ResolverPort(AbstractResolver):
-    """Our resolver in the shape aiohttp asks for."""
-
-    def __init__(self, resolver: Resolver) -> None:
-        self._resolver = resolver
-
-    @override
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET,
-                proto=0,
-                flags=flags,
-            )
-            for address in await self._resolver.resolve(host, port)
-        ]
-
-    @override
-    async def close(self) -> None:
-        """Nothing to release: a query's socket lives as long as the query."""
-
-
 def _give_up(raw: aiohttp.ClientResponse) -> None:
     """Ends an exchange. An unread rest means the connection is of no use: it is cut, not wound down.
 
@@ -287,22 +259,3 @@ def _checked(url: str) -> str:
     if "@" in parts.netloc:
         raise UpstreamError(host, "credentials in the url are not sent: configure them apart")
     return host
-
-
-def _translated(error: Exception, host: str) -> UpstreamError:
-    """aiohttp's failure before the answer, as one of ours."""
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return Untrusted(host, cause_of(error.certificate_error))
-        case aiohttp.ClientConnectorError():
-            return Unreachable(host, f"cannot connect: {cause_of(error.os_error)}")
-        case aiohttp.ConnectionTimeoutError():
-            return TimedOut(host, "no connection in time")
-        case asyncio.TimeoutError():
-            return TimedOut(host, "no answer in time")
-        case aiohttp.ServerDisconnectedError():
-            return Unreachable(host, "closed the connection before it answered")
-        case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
-            return InvalidResponse(host, "sent no valid http answer")
-        case _:
-            return Unreachable(host, f"connection lost before the answer: {cause_of(error)}")

@@ -3,7 +3,9 @@
     UpstreamError            base; `host` says whom it concerns
      +- Unreachable          no address, no connection, no TLS, or gone before it answered: an outage
      |   +- Untrusted        TLS works but the certificate is not one we trust: an outage that needs an admin
+     |   +- Down             not asked at all: it has been found unreachable a moment ago
      +- TimedOut             connecting or waiting for the answer took too long: an outage
+     +- Slow                 no answer yet, and the client has waited enough; there may be one later
      +- LoopDetected         the way leads back to ourselves (answer 508)
      +- BadRedirect          a redirect we must not or cannot follow
      |   +- TooManyRedirects
@@ -38,8 +40,16 @@ class Untrusted(Unreachable):
     """The certificate does not verify, or a CA file of ours cannot be read."""
 
 
+class Down(Unreachable):
+    """Nothing was sent: the host is known to be unreachable, and a probe looks for its return."""
+
+
 class TimedOut(UpstreamError):
     """No connection within `connect_timeout`, or no answer within `read_timeout`."""
+
+
+class Slow(UpstreamError):
+    """No answer within a client's patience; the exchange goes on without it."""
 
 
 class LoopDetected(UpstreamError):

@@ -12,6 +12,8 @@ request that nobody waits for may be made; sends nothing itself, and never holds
    change every few minutes, and all of them draw on the same account or address. A 429 that names nobody and no quota
    is a limit by address (Quay, Docker Hub's protection against abuse) and holds for the whole registry.
 4. Nothing here fails on what upstream sends: a field that cannot be read says nothing.
+5. What was said at a time that has not come yet (the clock was set back) says nothing either: else it would stand until
+   that time comes again.
 """
 
 import re
@@ -102,11 +104,21 @@ class _Account:
     budget: Budget
     seen: float
     paused: float = 0.0  # until then nobody is to be bothered
+    paused_at: float = 0.0  # when that was said
+
+    def is_paused(self, now: float) -> bool:
+        return self.paused_at <= now < self.paused
+
+    def pause(self, seconds: float, now: float) -> None:
+        """Not shorter than upstream has said before."""
+        until = now + seconds
+        self.paused = max(self.paused, until) if self.is_paused(now) else until
+        self.paused_at = now
 
     def short(self, reserve: float, now: float) -> bool:
         """Whether what is left has to be kept for others. What was seen long ago says nothing of now."""
         remaining = self.budget.remaining
-        if remaining is None or now >= self.seen + self._stands():
+        if remaining is None or not 0 <= now - self.seen < self._stands():
             return False
         return remaining <= reserve * _or(self.budget.limit, ASSUMED_LIMIT)
 
@@ -118,7 +130,7 @@ class _Account:
     def shown(self, now: float) -> dict[str, int]:
         """Whole numbers; dates are epoch seconds. Empty when its window is over."""
         budget, numbers = self.budget, dict[str, int]()
-        if budget and now < self.seen + _or(budget.reset, _or(budget.window, TRUSTED)):
+        if budget and 0 <= now - self.seen < _or(budget.reset, _or(budget.window, TRUSTED)):
             told = (("limit", budget.limit), ("remaining", budget.remaining))
             numbers = {name: value for name, value in told if value is not None}
             if budget.reset is not None:
@@ -150,8 +162,7 @@ class Quotas:
         if budget or not account.budget:
             account.budget, account.seen = budget, now
         if throttled:
-            pause = _or(retry_after, _or(budget.reset, ASSUMED_PAUSE))
-            account.paused = max(account.paused, now + pause)
+            account.pause(_or(retry_after, _or(budget.reset, ASSUMED_PAUSE)), now)
 
     def may(self, key: Key, purpose: Purpose, now: float, *, counted: bool = True) -> bool:
         """Whether a request for `purpose` may be made with `key`; `counted` as `counts` says of it."""
@@ -159,7 +170,7 @@ class Quotas:
             return True
         own = self._accounts.get(self._owners.get(key, key))
         everybody = self._accounts.get(_everybody(key[0]))
-        if any(account.paused > now for account in (own, everybody) if account):
+        if any(account.is_paused(now) for account in (own, everybody) if account):
             return False
         reserve = PREFETCH_RESERVE if purpose == "prefetch" else REVALIDATE_RESERVE
         return own is None or not counted or not own.short(reserve, now)
@@ -173,7 +184,7 @@ class Quotas:
         paused: dict[str, int] = {}
         for (registry, _), account in self._accounts.items():
             numbers = account.shown(now)
-            if account.paused > now:
+            if account.is_paused(now):
                 paused[registry] = max(int(account.paused), paused.get(registry, 0))
             if _telling(numbers) >= _telling(best.get(registry, {})):
                 best[registry] = numbers

@@ -1,6 +1,6 @@
 """Where the bytes of a transfer come from, and how much is done to get them: the shapes, no behaviour."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +22,12 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """The registry, for the log and for counting connections."""
+
+    accepted: bool
+    """Upstream has answered this credential with bytes: the proof of access."""
+
+    def describe(self) -> Mapping[str, object]:
+        """What another process needs to make the same source: JSON types only. It holds the credential."""
 
     def serves(self, registry: str, repository: str) -> bool:
         """Whether the bytes come from this repository."""

@@ -22,8 +22,11 @@ from typing import Final
 from entrepot.cache.interface import BlobReader, BlobStore, DigestMismatch, Part, StoreError, TooLarge
 from entrepot.errors import EntrepotError
 from entrepot.registry.digests import Digest
+from entrepot.tasks import spawn
 from entrepot.upstream.fetch import Fetch, TransferError
 from entrepot.upstream.lanes import Lanes
+from entrepot.upstream.news import Document
+from entrepot.upstream.remote import Line, Remote
 from entrepot.upstream.source import Effort, Opened, Source
 
 FOLLOW_INTERVAL: Final = 0.01  # seconds between looks at a part that another process writes
@@ -45,6 +48,7 @@ class Transfer:
         lanes: Lanes,
         effort: Callable[[], Effort],
         clock: Callable[[], float],
+        remote: Remote | None,
     ) -> None:
         self.digest = digest
         self.size = size  # bytes; None until somebody knows
@@ -52,11 +56,15 @@ class Transfer:
         self.received = 0  # bytes taken from upstream; less than the size if it was resumed or followed
         self.verified = False
         self.error: EntrepotError | None = None
+        self.over = asyncio.Event()  # nothing more is done for it: committed, or ended
         self.origin = source
         """What it was started with."""
         self._store, self._sources = store, [source]
         self._lanes, self._effort, self._clock = lanes, effort, clock
+        self._remote = remote
+        self._line: Line | None = None  # while the fetching process brings it
         self._part: Part | None = None  # while this process fills it
+        self._reserving: asyncio.Task[None] | None = None
         self._reader: BlobReader | None = None
         self._progress = asyncio.Event()
         self._waiters, self._alone_since = 0, clock()
@@ -84,14 +92,20 @@ class Transfer:
         """Another credential that upstream has admitted to the blob, in case the one in use is refused half-way."""
         if len(self._sources) < MAX_SOURCES:
             self._sources.append(source)
+            if self._line is not None:
+                self._line.offer(source.describe())
 
     def arrive(self) -> None:
         """Somebody waits for its bytes, until `leave`."""
         self._waiters += 1
+        if self._waiters == 1 and self._line is not None:
+            self._line.waiting(True)
 
     def leave(self) -> None:
         self._waiters -= 1
         self._alone_since = self._clock()
+        if not self._waiters and self._line is not None:
+            self._line.waiting(False)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -138,6 +152,10 @@ class Transfer:
         """Fetches or follows until the blob is committed or all is lost."""
         try:
             while not self._adopt():
+                while (fetched := await self._have_it_fetched()) is None:
+                    pass  # the one who fetched has died: its successor goes on from the last byte on disk
+                if fetched:
+                    return
                 if (part := self._store.claim(self.digest)) is not None:
                     await self._fill(part)
                     return
@@ -149,6 +167,7 @@ class Transfer:
             raise
         finally:
             self._sources.clear()
+            self.over.set()
             self._notify()
 
     async def announced(self, opened: Opened) -> None:
@@ -161,7 +180,7 @@ class Transfer:
         if (part := self._part) is None or self._reader is not None:
             return
         if self.size is not None:
-            await asyncio.to_thread(part.reserve, self.size)
+            await (self._reserving or asyncio.to_thread(part.reserve, self.size))
             self._store.announce(self.digest, self.size)
         self._reader = part.reader()
         self.available = max(0, part.offset - 1)
@@ -187,6 +206,56 @@ class Transfer:
         self._notify()
         return True
 
+    async def _have_it_fetched(self) -> bool | None:
+        """By another process: True at the end, False if there is none, None if it died. Raises what ended it there."""
+        if self._remote is None:
+            return False
+        async with self._remote.order(self.digest, self.size, self._sources[0].describe()) as line:
+            if line is None:
+                return False
+            self._line = line
+            if not self._waiters:
+                line.waiting(False)
+            try:
+                async for news in line.news():  # the last one comes before the disk has settled, the end after
+                    await self._learn(news, self._remote)
+            finally:
+                self._line = None
+        return self.verified or None
+
+    async def _learn(self, news: Document, remote: Remote) -> None:
+        """Takes in what the fetching process tells. Raises what it says has ended the transfer."""
+        match news:
+            case {"opened": int() | None as size, "accepted": bool() as accepted}:
+                self.size = size
+                self.origin.accepted = self.origin.accepted or accepted
+                self._read_along()
+            case {"at": int(at)}:
+                self.available = max(self.available, at)
+            case {"done": int(size)}:
+                await self._settled()
+                self.size = self.available = size
+                self.verified = True
+            case {"failed": dict(failure)}:
+                raise remote.failure(failure)
+            case _:
+                return
+        self._read_along()
+        self._notify()
+
+    async def _settled(self) -> None:
+        """Returns when there is something to read from: a small blob may be over before we could look."""
+        while True:
+            self._read_along()
+            if self._reader is not None or self._adopt():
+                return
+            await asyncio.sleep(FOLLOW_INTERVAL)  # it is verified, and being made durable
+
+    def _read_along(self) -> None:
+        """Opens what another process writes, if it is there already."""
+        if self._reader is None and (followed := self._store.follow(self.digest)) is not None:
+            self._reader = followed[2]
+
     async def _follow(self) -> None:
         """Reads along with the process that writes, until it has committed or is gone."""
         while (followed := self._store.follow(self.digest)) is not None:
@@ -205,15 +274,20 @@ class Transfer:
         self._part = part
         fetch = Fetch(part, self, self._sources, lanes=self._lanes, effort=self._effort(), clock=self._clock)
         try:
-            await asyncio.to_thread(part.load)
+            if part.left:
+                await asyncio.to_thread(part.load)
+            if self.size is not None and self._reader is None:  # while upstream is being asked
+                self._reserving = spawn(asyncio.to_thread(part.reserve, self.size), name="reserve", quiet=True)
             await fetch.run()
             await asyncio.to_thread(part.verify)
         except BaseException as e:
+            if self._reserving is not None:
+                await asyncio.wait([self._reserving])
             keep = part.offset > 0 and not isinstance(e, DigestMismatch | TooLarge)  # the bytes are good for next time
             await asyncio.shield(asyncio.to_thread(part.release if keep else part.discard))
             raise
         finally:
-            self._part = None
+            self._part = self._reserving = None
         self.size = self.available = part.offset
         self.verified = True
         self._notify()  # waiters need not wait for the disk to settle

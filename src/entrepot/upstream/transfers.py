@@ -13,6 +13,7 @@ from entrepot.cache.interface import BlobStore, DigestMismatch
 from entrepot.registry.digests import Digest
 from entrepot.tasks import spawn
 from entrepot.upstream.lanes import Lanes
+from entrepot.upstream.remote import Remote
 from entrepot.upstream.source import Effort, Source
 from entrepot.upstream.transfer import Transfer
 
@@ -31,14 +32,17 @@ class Transfers:
         connections: int = CONNECTIONS,
         on_end: Callable[[Transfer], None] = lambda transfer: None,
         clock: Callable[[], float] = time.monotonic,
+        remote: Remote | None = None,
     ) -> None:
         """`connections`: at most so many bring blobs from one registry at once, but for one of each transfer.
 
-        `on_end` is told of every transfer when it is over. `clock` in seconds, never backwards.
+        `remote`: the process that fetches; without it, or while it is away, this one does. `on_end` is told of every
+        transfer when it is over. `clock` in seconds, never backwards.
         """
         self.effort = Effort()
         self._store, self._on_end, self._clock = store, on_end, clock
         self._lanes = Lanes(connections)
+        self._remote = remote
         self._running: dict[Digest, tuple[Transfer, asyncio.Task[None]]] = {}
 
     def running(self, digest: Digest) -> Transfer | None:
@@ -64,6 +68,7 @@ class Transfers:
             lanes=self._lanes,
             effort=lambda: self.effort,
             clock=self._clock,
+            remote=self._remote,
         )
         task = spawn(self._run(transfer, source, attempt), name=f"transfer {digest}")
         if not task.done():  # tasks may start eagerly: one that never waits is over already

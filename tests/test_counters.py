@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.addons.counters import Counters
+from entrepot.counters import Counters
 
 
 @pytest.fixture

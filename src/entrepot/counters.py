@@ -1,4 +1,4 @@
-"""What a worker has done, as numbers in a file that `entrepot stats` adds up."""
+"""What a process has done, as numbers in a file that `entrepot stats` adds up."""
 
 import json
 import os

@@ -1,0 +1,52 @@
+"""How long a client that could have something held is made to wait for upstream (DESIGN rule 5).
+
+An answer that comes later still counts: the question goes on in the background, and whoever asks next has the good of
+it. That upstream was slow is told to `Health`, which has it looked at, so that the next client need not wait at all.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Final
+
+from entrepot.registry.catalogue import Registry
+from entrepot.tasks import spawn
+from entrepot.upstream.errors import Slow
+from entrepot.upstream.health import PATIENCE, Health
+
+__all__ = ["PATIENCE", "Patience"]
+
+type Sleep = Callable[[float], Awaitable[None]]
+
+NAME: Final = "patience"
+
+
+class Patience:
+    """`sleep` waits so many seconds; given in tests."""
+
+    def __init__(self, health: Health, sleep: Sleep = asyncio.sleep) -> None:
+        self._health, self._sleep = health, sleep
+
+    async def within[T](
+        self, registry: Registry, question: Coroutine[object, object, T], seconds: float = PATIENCE
+    ) -> T:
+        """The answer to `question`, its exception included, if it comes in time.
+
+        Raises `Slow`, an `UpstreamError`, if it does not; the question then goes on, and its failure is nobody's.
+        A caller that is cancelled leaves it running too.
+        """
+        asking = spawn(question, name=f"{NAME} {registry.name}", quiet=True)
+        if asking.done():  # tasks may start eagerly
+            return asking.result()
+        waiting = spawn(_until(self._sleep, seconds), name=f"{NAME} ends")
+        try:
+            await asyncio.wait([asking, waiting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if asking.done():
+            return asking.result()
+        self._health.slow(registry.upstream)
+        raise Slow(registry.name, f"no answer within {seconds:g} s")
+
+
+async def _until(sleep: Sleep, seconds: float) -> None:
+    await sleep(seconds)

@@ -1,0 +1,46 @@
+"""Who looks on as exchanges are made: the shapes that the client knows, and the one that sees nothing.
+
+What is made of it is `health`'s.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+from entrepot.headers import Headers
+from entrepot.upstream.errors import UpstreamError
+
+
+class Attempt(Protocol):
+    """One exchange. At most one of these is called, once."""
+
+    def answered(self, status: int, headers: Headers) -> None:
+        """The head of an answer has come."""
+
+    def failed(self, error: UpstreamError) -> None:
+        """There was none."""
+
+    def dropped(self) -> None:
+        """Whoever asked has stopped waiting."""
+
+
+class Watch(Protocol):
+    """Sees every exchange of a client."""
+
+    def begin(self, url: str, ca: tuple[Path, ...], *, insist: bool) -> Attempt:
+        """Before an exchange, each hop of a redirect by itself. Raises `Down`, unless the caller insists."""
+
+
+class Unwatched:
+    """Sees nothing, forbids nothing."""
+
+    def begin(self, url: str, ca: tuple[Path, ...], *, insist: bool) -> "Unwatched":
+        return self
+
+    def answered(self, status: int, headers: Headers) -> None:
+        pass
+
+    def failed(self, error: UpstreamError) -> None:
+        pass
+
+    def dropped(self) -> None:
+        pass
