@@ -45,21 +45,22 @@ class Bench:
     def __post_init__(self) -> None:
         self.access = Access(MemoryRecords(lambda: self.now), lambda: self.now)
 
-        async def told(identity: Identity) -> None:
-            self.told.append(identity)
+        async def told(request: PullRequest) -> Identity:
+            self.told.append(request.identity)
+            return request.identity
 
         self.admission = Admission(
             self.access,
             self.looker,  # type: ignore[arg-type]  # as much of it as is used
             POLICY,
-            is_down=lambda request: self.down,
+            is_out=lambda request: self.down,
             on_accepted=told,
         )
 
     def request(self, who: str = "token", *, account: str = "", own: bool = False) -> PullRequest:
         found = Catalogue.builtin().match("quay.io")
         assert found is not None
-        identity = Identity("quay.io", who, account, anonymous=who == ANONYMOUS, own=own)
+        identity = Identity("quay.io", who, account, anonymous=who == ANONYMOUS, own=own, grace=own)
         headers = Headers([] if who == ANONYMOUS else [("Authorization", f"Bearer {who}")])
         return PullRequest("GET", found.registry, ManifestRoute(REPOSITORY, "1"), headers, "127.0.0.1", identity)
 

@@ -95,7 +95,8 @@ class Access:
         """Under which of its names the identity was accepted within `ttl` seconds: "credential", "account" or ""."""
         if self._accepted(identity.registry, repository, identity.credential, ttl):
             return "credential"
-        if identity.account and self._accepted(identity.registry, repository, identity.account, ttl):
+        account = identity.account_for(repository)
+        if account and self._accepted(identity.registry, repository, account, ttl):
             return "account"
         return ""
 
@@ -109,8 +110,8 @@ class Access:
         if not identity.own:
             ends = min(keep, TOKEN_GRANT, max(0.0, identity.until - now)) if identity.until < inf else keep
             await self._note(identity, repository, identity.credential, now, ends)
-        if identity.account:
-            await self._note(identity, repository, identity.account, now, keep)
+        if account := identity.account_for(repository):
+            await self._note(identity, repository, account, now, keep)
 
     async def _note(self, identity: Identity, repository: str, who: str, now: float, ttl: float) -> None:
         if ttl > 0:

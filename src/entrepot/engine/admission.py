@@ -8,6 +8,7 @@ caller, who tells here what it said.
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Final, Literal
 
 from entrepot.engine.access import Access
@@ -35,18 +36,21 @@ class Admission:
         publicness: Publicness,
         policy: Policy,
         *,
-        is_down: Callable[[PullRequest], bool],
-        on_accepted: Callable[[Identity], Awaitable[None]],
+        is_out: Callable[[PullRequest], bool],
+        on_accepted: Callable[[PullRequest], Awaitable[Identity]],
     ) -> None:
-        """`is_down`: the registry cannot be asked. `on_accepted` is told of identities accepted for what is private."""
+        """`is_out`: the registry surely cannot be asked, which no client can have brought about.
+
+        `on_accepted` is told of requests admitted to what is private, and says whose they are, now that this is known.
+        """
         self._access, self._publicness = access, publicness
-        self._is_down, self._on_accepted = is_down, on_accepted
+        self._is_out, self._on_accepted = is_out, on_accepted
         self.policy = policy
 
     def admits(self, request: PullRequest, repository: str) -> Reason | None:
         """Why this request may read the repository without the registry being asked; None: it must be."""
         registry, identity = request.registry, request.identity
-        grace = identity.own or self._is_down(request)
+        grace = identity.grace or self._is_out(request)
         if self._access.is_public(registry.name, repository, self._public_ttl(request, grace=grace)):
             return "public"
         ttl = self.policy.outage_grace(registry) if grace else self.policy.access_ttl(registry)
@@ -95,13 +99,17 @@ class Admission:
             return
         if known is not None and known.public and self._access.within(known.at, self.policy.public_ttl(registry)):
             return
-        keep = max(self.policy.access_ttl(registry), self.policy.outage_grace(registry))
-        await self._access.grant(repository, identity, keep=keep)
+        await self._grant(request, repository)
         if known is not None and not known.public and self._access.within(known.at, LOOK_AGAIN):
             await self._admitted_to_private(request, repository)
         elif reference is not None:
             look = self._look(request, repository, reference, accepted=True)
             spawn(look, name=f"look at {registry.name}/{repository}")
+
+    async def _grant(self, request: PullRequest, repository: str) -> None:
+        registry = request.registry
+        keep = max(self.policy.access_ttl(registry), self.policy.outage_grace(registry))
+        await self._access.grant(repository, request.identity, keep=keep)
 
     def _fresh(self, request: PullRequest) -> float:
         """Half of the time that a proof counts: it is renewed before it ends, and not written at every request."""
@@ -116,8 +124,9 @@ class Admission:
             await self._admitted_to_private(request, repository)
 
     async def _admitted_to_private(self, request: PullRequest, repository: str) -> None:
-        identity = request.identity
-        await self._on_accepted(identity)
+        identity = await self._on_accepted(request)
+        if identity != request.identity:
+            await self._grant(replace(request, identity=identity), repository)
         _audit.info(
             "admitted client=%s registry=%s repository=%s who=%s",
             request.client,

@@ -12,7 +12,6 @@ from entrepot.engine.admission import Admission
 from entrepot.engine.blobs import Blobs
 from entrepot.engine.conduct import Conduct
 from entrepot.engine.hashing import Busy
-from entrepot.engine.identity import Identity
 from entrepot.engine.lists import Lists
 from entrepot.engine.manifests import Manifests
 from entrepot.engine.messages import Answer, PullRequest, Refused, TokenRequest
@@ -71,12 +70,13 @@ class Engine:
             Access(records, clock),
             Publicness(self._upstreams),
             policy,
-            is_down=self._upstreams.is_out,
-            on_accepted=_nothing,
+            is_out=self._upstreams.is_out,
+            on_accepted=self.reception.accepted,
         )
-        self._manifests = Manifests(records, self._admission, self._upstreams, policy, clock)
+        patience = Patience(self.health)
+        self._manifests = Manifests(records, self._admission, self._upstreams, patience, policy, clock)
         prefetch = Prefetch(blobs, records, self._admission, transfers, self._upstreams)
-        self._lists = Lists(records, self._admission, self._upstreams, Patience(self.health), policy, clock)
+        self._lists = Lists(records, self._admission, self._upstreams, patience, policy, clock)
         self._blobs = Blobs(blobs, transfers, self._admission, self._upstreams, policy, prefetch, clock)
         self.reconfigure(policy)
 
@@ -129,8 +129,23 @@ class Engine:
                     return await self._upstreams.relay(request)
         except Refused as e:
             return e.answer
+        except UpstreamError as e:
+            return self._challenge(request, e) or failure(e)
         except EntrepotError as e:
             return failure(e)
+
+    def _challenge(self, request: PullRequest, error: UpstreamError) -> Answer | None:
+        """While the registry is away: who is not admitted is asked who he is, as the registry would ask.
+
+        So each client's own way to a token runs against us. Who is admitted is told that upstream is away.
+        """
+        repository = getattr(request.route, "repository", None)
+        if not isinstance(repository, str) or isinstance(error, LoopDetected) or not self._upstreams.is_out(request):
+            return None
+        if self._admission.admits(request, repository) is not None:
+            return None
+        showed = "authorization" in request.headers
+        return self.reception.realms.challenge_for(request.registry, repository, insufficient=showed)
 
     async def token(self, request: TokenRequest) -> Answer:
         """The answer of a token service, or ours in its stead. Raises as little as `answer`."""
@@ -138,10 +153,6 @@ class Engine:
             return await self.reception.token(request)
         except EntrepotError as e:
             return failure(e)
-
-
-async def _nothing(identity: Identity) -> None:
-    """Until there are verifiers."""
 
 
 def failure(error: EntrepotError) -> Answer:

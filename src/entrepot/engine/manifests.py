@@ -8,6 +8,7 @@ a client can still have when upstream throttles or goes away (DESIGN rules 5 and
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from entrepot.cache.interface import Records
@@ -17,15 +18,18 @@ from entrepot.engine.flights import Flights
 from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
 from entrepot.engine.negatives import TTL as ABSENT_FOR
 from entrepot.engine.negatives import Negatives
+from entrepot.engine.patience import Patience
 from entrepot.engine.policy import Policy
 from entrepot.engine.tags import NO_SIZE, TagRecord, Tags
 from entrepot.engine.upstreams import HeadRefused, Upstreams, trouble
+from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry.catalogue import Registry
 from entrepot.registry.digests import Digest, InvalidDigest
 from entrepot.registry.manifests import Descriptor, InvalidManifest, parse_manifest
 from entrepot.registry.mediatypes import accept_class
 from entrepot.registry.routes import ManifestRoute
+from entrepot.tasks import spawn
 from entrepot.upstream.errors import UpstreamError
 
 
@@ -45,9 +49,16 @@ class Manifests:
     """Answers requests for manifests."""
 
     def __init__(
-        self, records: Records, admission: Admission, upstreams: Upstreams, policy: Policy, clock: Callable[[], float]
+        self,
+        records: Records,
+        admission: Admission,
+        upstreams: Upstreams,
+        patience: Patience,
+        policy: Policy,
+        clock: Callable[[], float],
     ) -> None:
         self._records, self._admission, self._upstreams, self._clock = records, admission, upstreams, clock
+        self._patience = patience
         self.tags = Tags(records)
         self.policy = policy
         self._absent = Negatives(clock)
@@ -125,16 +136,36 @@ class Manifests:
         if record and 0 <= now - record.checked < self.policy.tag_ttl(request.registry, route.repository, tag):
             return await self._of_record(asked, record, "hit", "fresh")
         spare = record if record and self._held(record.digest) else None
-        if spare and not self._upstreams.may(request, "revalidate", "HEAD"):
-            return await self._of_record(asked, spare, "stale", "quota of upstream is short")
+        if spare and (at_once := self._unasked(asked, spare)) is not None:
+            return await self._of_record(asked, spare, *at_once)
         try:
-            return await self._by_asking(asked, spare=spare is not None)
+            if spare:
+                return await self._patience.within(request.registry, self._by_asking(asked, spare=True))
+            return await self._by_asking(asked, spare=False)
         except (Refused, UpstreamError) as failure:
             if not admitted or (why := trouble(failure)) is None:
                 raise
             if (stale := spare or self._given_to_others(asked)) is None:
                 raise
             return await self._of_record(asked, stale, "stale", why)
+
+    def _unasked(self, asked: _Tag, spare: TagRecord) -> tuple[Verdict, str] | None:
+        """Verdict and reason for what is held, if nobody waits for upstream; None if the client does."""
+        request = asked.request
+        if self._upstreams.is_down(request):
+            return "stale", "upstream is down"
+        if not self._upstreams.may(request, "revalidate", "HEAD"):
+            return "stale", "quota of upstream is short"
+        ttl = self.policy.tag_ttl(request.registry, asked.route.repository, asked.tag)
+        if 0 <= self._clock() - spare.checked < ttl + self.policy.stale_while(request.registry):
+            spawn(self._refresh(asked), name=f"check {asked.key}")
+            return "hit", "being checked"
+        return None
+
+    async def _refresh(self, asked: _Tag) -> None:
+        """A check that nobody waits for."""
+        with suppress(EntrepotError):  # the next one who asks will hear of it
+            await self._by_asking(asked, spare=True)
 
     def _given_to_others(self, asked: _Tag) -> TagRecord | None:
         """What askers with another `Accept` have, if this one takes it: better than nothing."""

@@ -67,13 +67,15 @@ class UpstreamClient:
         self._session: aiohttp.ClientSession | None = None
         self._watch: Watch = Unwatched()
         self._prober: UpstreamClient | None = None
+        self._closed = False
 
     def watched_by(self, watch: Watch) -> None:
         """From now on `watch` sees every exchange, but for probes, and may forbid it."""
         self._watch = watch
 
     async def aclose(self) -> None:
-        """Drops all connections, those in use included. Safe to call twice."""
+        """Drops all connections, those in use included, and makes no more. Safe to call twice."""
+        self._closed = True
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -85,6 +87,8 @@ class UpstreamClient:
 
         An idle connection may be dead although the host is not. Raises the errors of `errors`.
         """
+        if self._closed:
+            raise UpstreamError(host_of(url), "not asked, we are shutting down")
         if self._prober is None:
             settings = replace(
                 self._settings, connect_timeout=PROBE_CONNECT, read_timeout=PROBE_ANSWER, per_host=0, reuse=False
@@ -159,6 +163,8 @@ class UpstreamClient:
         self, step: Step, *, ca: tuple[Path, ...], body: bytes | None, hop: int, elsewhere: bool, insist: bool
     ) -> AsyncIterator[Response]:
         host = _checked(step.url)
+        if self._closed:  # a task that has outlived it would open a pool that nobody closes
+            raise UpstreamError(host, "not asked, we are shutting down")
         fields = outgoing(step.headers, via=self._settings.via, user_agent=self._settings.user_agent)
         context: ssl.SSLContext | bool = True
         if step.url.startswith("https:"):

@@ -65,6 +65,7 @@ class Health:
         self._places = Places(records, uuid4().hex, clock)
         self._probes: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(AT_ONCE)
+        self._closed = False
 
     def is_down(self, url: str) -> bool:
         """Whether to do without the origin of `url` where that is possible. Microseconds."""
@@ -102,7 +103,8 @@ class Health:
         return _Attempt(self, place, breaker.begin(), self._clock())
 
     async def close(self) -> None:
-        """Ends the probes."""
+        """Ends the probes; there will be no more."""
+        self._closed = True
         for task in self._probes:
             task.cancel()
         await asyncio.gather(*self._probes, return_exceptions=True)
@@ -143,7 +145,7 @@ class Health:
 
     def _look_after(self, place: Place) -> None:
         """Probes until it is well; it may be looked after already."""
-        if not place.probing:
+        if not place.probing and not self._closed:
             place.probing = True
             task = spawn(self._keep_looking(place), name=f"probes of {place.origin}")
             self._probes.add(task)
