@@ -9,6 +9,7 @@ from entrepot.addons.worker import WorkerSettings
 from entrepot.certs.authority import Authority
 from entrepot.cli import proxy_child
 from entrepot.cli.brief import Brief
+from entrepot.cli.decisions import decisions
 from entrepot.config import Advertise, Certs, Config, Endpoint, Listen, Policy, RegistryEntry, Store, Upstream
 from entrepot.config.overrides import subtrees
 
@@ -41,7 +42,7 @@ def test_the_worker_is_told_what_is_configured(config: Config) -> None:
 
 
 def test_what_may_change(config: Config) -> None:
-    catalogue, policy = proxy_child.decisions(config)
+    catalogue, policy = decisions(config)
     assert (policy.tag, policy.access) == (11.0, 12.0)
     assert (policy.bandwidth, policy.workers) == (5000, 3)
     match = catalogue.match("registry.example")

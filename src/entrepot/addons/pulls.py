@@ -11,21 +11,21 @@ from typing import Literal
 from mitmproxy import tls
 from OpenSSL import SSL
 
+from entrepot.addons import accesslog
 from entrepot.addons.pull import Exchange
 from entrepot.addons.pump import Buffers, Pump, Sent
 from entrepot.addons.tls import ServerContexts
 from entrepot.certs.errors import CertsError
 from entrepot.counters import Counters
 from entrepot.engine.engine import Engine, failure
-from entrepot.engine.messages import Answer, PullRequest, TokenRequest
+from entrepot.engine.messages import Answer, PullRequest, TokenRequest, Trace
 from entrepot.headers import Headers
 from entrepot.registry import oci_errors
-from entrepot.registry.catalogue import Catalogue
+from entrepot.registry.catalogue import Catalogue, HostMatch
 from entrepot.registry.routes import TokenRoute
 from entrepot.upstream.errors import LoopDetected
 from entrepot.upstream.fields import is_own
 
-_log = logging.getLogger("entrepot.access")
 _tls_log = logging.getLogger("entrepot.tls")
 MISDIRECTED = 421
 
@@ -59,8 +59,9 @@ class Pulls:
 
     async def registry_pull(self, exchange: Exchange) -> None:
         """Our hook: see `entrepot.addons.pull`."""
-        started = time.perf_counter()
-        answer = await self._answer(exchange)
+        started, trace = time.perf_counter(), Trace()
+        match = self.catalogue.match(exchange.name)
+        answer = await self._answer(exchange, match, trace)
         keep_alive = exchange.head.keep_alive and not self.draining
         try:
             pump = Pump(exchange, self._buffers)
@@ -70,15 +71,14 @@ class Pulls:
                 answer.body.close()
         else:
             sent = await pump.send(answer, keep_alive=keep_alive)
-        self._note(exchange, answer, sent, time.perf_counter() - started)
+        self._note(exchange, match.registry.name if match else "", answer, sent, trace, started)
 
-    async def _answer(self, exchange: Exchange) -> Answer:
+    async def _answer(self, exchange: Exchange, match: HostMatch | None, trace: Trace) -> Answer:
         head = exchange.head
         if exchange.refuse:
             return _refusal(MISDIRECTED, exchange.refuse)
         if is_own(head.headers.get_all("via"), self._pseudonym):
             return failure(LoopDetected(exchange.name, "this request has passed through here already"))
-        match = self.catalogue.match(exchange.name)
         if match is None or exchange.route is None:
             return _refusal(MISDIRECTED, f"{exchange.name} is not served here any more")
         address = exchange.handler.address
@@ -94,30 +94,24 @@ class Pulls:
                 exchange.route,
                 head.headers,
                 address,
+                trace=trace,
             )
         )
 
-    def _note(self, exchange: Exchange, answer: Answer, sent: Sent, seconds: float) -> None:
-        count = self._counters
+    def _note(
+        self, exchange: Exchange, registry: str, answer: Answer, sent: Sent, trace: Trace, started: float
+    ) -> None:
+        ended, count = time.perf_counter(), self._counters
         count.add("requests")
         count.add(f"requests_{answer.verdict}")
         count.add("bytes_sent", sent.body)
         if answer.verdict in {"hit", "proved", "revalidated", "stale"}:
             count.add("bytes_hit", sent.body)
-        route = exchange.route
-        _log.info(
-            "client=%s method=%s host=%s path=%s status=%d verdict=%s bytes=%d ms=%.1f why=%r%s",
-            exchange.handler.address,
-            exchange.head.method,
-            exchange.name,
-            route.path if route else "-",  # without the query, which may hold a credential
-            answer.status,
-            answer.verdict,
-            sent.body,
-            seconds * 1000,
-            answer.why,
-            f" error={sent.error!r}" if sent.error else "",
+        first = started if sent.first is None else sent.first
+        entry = accesslog.fields(
+            exchange, registry, answer, sent, asked=trace.upstream, first=first - started, total=ended - started
         )
+        accesslog.write(entry)
 
 
 def _refusal(status: int, why: str) -> Answer:

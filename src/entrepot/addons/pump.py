@@ -59,6 +59,7 @@ class Sent:
     body: int = 0  # bytes
     whole: bool = False
     error: str = ""
+    first: float | None = None  # when the head was handed over; by `time.perf_counter`
 
 
 class Pump:
@@ -84,6 +85,7 @@ class Pump:
             if silent or isinstance(body, bytes):
                 payload = b"" if silent else bytes(body) if isinstance(body, bytes) else b""
                 self._tls.sendall(head + payload)
+                sent.first = time.perf_counter()
                 await self._flush()
                 sent.body = len(payload)
             else:
@@ -120,6 +122,8 @@ class Pump:
             else:
                 self._tls.sendall(buffer[:n])
             sent.body += n
+            if sent.first is None:
+                sent.first = time.perf_counter()
             await self._flush()
             turns += 1
             if turns % TURN == 0:

@@ -70,7 +70,7 @@ class Part(Protocol):
         """Bytes that an earlier transfer left on disk; no wait."""
 
     def load(self) -> int:
-        """Re-hashes what an earlier transfer left and returns `offset`; call once, before the first write, if any is."""
+        """Re-hashes what an earlier transfer left and returns `offset`; call once, before the first write."""
 
     def reserve(self, total: int) -> None:
         """Sets room aside for a blob of `total` bytes, what `load` found included; evicts others if it has to.

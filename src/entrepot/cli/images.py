@@ -20,7 +20,7 @@ from entrepot.cli.records import scanned
 from entrepot.cli.stats import ago, human
 
 # https://github.com/opencontainers/image-spec/blob/main/media-types.md and docker's own.
-_TYPES: Final = {
+TYPES: Final = {
     "application/vnd.oci.image.index.v1+json": "oci index",
     "application/vnd.oci.image.manifest.v1+json": "oci image",
     "application/vnd.docker.distribution.manifest.list.v2+json": "docker list",
@@ -73,7 +73,7 @@ def as_table(images: Iterable[Held], now: float) -> Iterator[str]:
     for one in images:
         algorithm, _, digits = one.digest.partition(":")
         short = f"{algorithm}:{digits[:_DIGITS]}"
-        kind = _TYPES.get(one.media_type, one.media_type.rpartition("/")[2])
+        kind = TYPES.get(one.media_type, one.media_type.rpartition("/")[2])
         rows.append((one.image, short, kind, human(one.size), f"{ago(now - one.checked)} ago"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:

@@ -6,6 +6,7 @@ Decides the form and what is loud enough; what is said is decided where it happe
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
@@ -35,7 +36,7 @@ class ConsoleFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time (UTC), level, process, logger, message, and traceback if there is one."""
+    """One object a line: time (UTC), level, process, logger, message or what it is made of, and traceback if any."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -43,13 +44,16 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """A line."""
-        entry = {
+        entry: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "process": self._process,
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if isinstance(fields := getattr(record, "fields", None), Mapping):
+            del entry["message"]  # it says the same
+            entry |= fields
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)

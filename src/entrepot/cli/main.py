@@ -32,6 +32,8 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "up": Entry("entrepot.cli.up:up", "Run everything in the foreground."),
     "ca": Entry("entrepot.cli.ca:ca", "The CA that clients trust: show, install, export, rotate."),
     "images": Entry("entrepot.cli.images:images", "List the images that are held."),
+    "explain": Entry("entrepot.cli.explain:explain", "What is held of an image, and what its next pull would get."),
+    "purge": Entry("entrepot.cli.purge:purge", "Forget what is known of an image and who may read it."),
     "stats": Entry("entrepot.cli.stats:stats", "Show what is held and what was served."),
     "scrub": Entry("entrepot.cli.housekeeping:scrub", "Hash what is held again; remove what is wrong."),
     "gc": Entry("entrepot.cli.housekeeping:gc", "Remove what is least used, if the limits ask for it."),

@@ -112,6 +112,7 @@ class Blobs:
         except StoreError as e:
             return await self._past_the_store(request, digest, e)
         if source.accepted:
+            request.trace.upstream = max(1, request.trace.upstream)  # by the process that fetches
             # It is of use to later requests only: this one's first byte does not wait for the disk.
             spawn(self._admit(request, route, transfer.size), name=f"admit to {digest}")
             if self.policy.prefetches(request.registry):

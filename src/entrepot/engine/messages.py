@@ -16,6 +16,13 @@ that was under way; `stale` is held and could not be checked; `pass` is upstream
 upstream's refusal, passed on; `failed` is our own error."""
 
 
+@dataclass(slots=True)
+class Trace:
+    """What a request has cost, for the log."""
+
+    upstream: int = 0  # exchanges it has waited for
+
+
 @dataclass(frozen=True, slots=True)
 class PullRequest:
     """One GET or HEAD of the registry API, parsed and matched against the catalogue."""
@@ -26,6 +33,7 @@ class PullRequest:
     headers: Headers
     client: str  # address, for the log
     identity: Identity = NOBODY  # found by the engine from `headers`
+    trace: Trace = field(default_factory=Trace, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,7 @@ class Upstreams:
         `insist`: also while upstream is known to be down.
         """
         registry = request.registry
+        request.trace.upstream += 1
         url = registry.upstream + (route or request.route).target
         headers = to_upstream(request.headers, *more)
         opening = self._client.follow if follow else self._client.open

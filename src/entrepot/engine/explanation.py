@@ -1,0 +1,180 @@
+"""What the box knows of one image, and what a pull of it would get. Asks nobody, changes nothing."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from entrepot.cache.interface import Records
+from entrepot.engine.access import Access
+from entrepot.engine.manifests import held_manifest
+from entrepot.engine.policy import Policy
+from entrepot.engine.tags import TagRecord
+from entrepot.registry.catalogue import Registry
+from entrepot.registry.digests import Digest
+from entrepot.registry.manifests import InvalidManifest, ManifestInfo, parse_manifest
+from entrepot.registry.names import ImageReference
+
+MOST: Final = 64  # manifests of an index that are looked into
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A config or a layer."""
+
+    digest: str
+    size: int  # bytes, as the manifest says; -1 where it does not
+    held: bool
+    served: bool  # this very repository is known to have it, or it is no secret: see `access`
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One manifest: an index, or an image for a platform."""
+
+    digest: str
+    media_type: str
+    platform: str  # "linux/amd64", or "" where nobody says
+    held: bool
+    size: int  # bytes
+    blobs: tuple[Blob, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """All of it is here."""
+        return self.held and all(blob.held for blob in self.blobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """What the tag was when last looked at, by those who asked with one class of `Accept`."""
+
+    digest: str
+    media_type: str
+    checked: float  # epoch seconds
+    moved: float  # epoch seconds
+    fresh_until: float  # epoch seconds; until then upstream is not asked
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """Who may have it without upstream being asked."""
+
+    public: bool | None  # None: never looked
+    looked: float  # epoch seconds of that look; 0 if there was none
+    public_until: float  # epoch seconds
+    granted: int  # credentials and accounts that were accepted lately
+    kept: int  # those that would count in an outage, the first included
+    last: float  # epoch seconds of the latest acceptance; 0 if there is none
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Everything about one image."""
+
+    image: str
+    registry: str
+    repository: str
+    tags: tuple[Tag, ...]
+    manifests: tuple[Manifest, ...]
+    readers: Readers
+    down: str  # why upstream counts as down; "" if it does not
+
+    @property
+    def held(self) -> bool:
+        """A client could have it, for one platform at least, with upstream away."""
+        images = [one for one in self.manifests if one.blobs]
+        return any(one.complete for one in images)
+
+
+class Explainer:
+    """Over the records; `has_blob` says what is in the store, `down` why an upstream is down ("" if it is not)."""
+
+    def __init__(
+        self,
+        records: Records,
+        policy: Policy,
+        *,
+        clock: Callable[[], float],
+        has_blob: Callable[[Digest], bool],
+        down: Callable[[str], str],
+    ) -> None:
+        self._records, self._policy, self._clock = records, policy, clock
+        self._has_blob, self._down = has_blob, down
+        self._access = Access(records, clock)
+
+    def explain(self, registry: Registry, image: ImageReference) -> Explanation:
+        """All that is known."""
+        name, repository = registry.name, image.repository
+        tags = () if image.tag is None else tuple(self._tags(registry, repository, image.tag))
+        wanted = [image.digest] if image.digest else [Digest.parse(tag.digest) for tag in tags]
+        manifests: dict[str, Manifest] = {}
+        for digest in dict.fromkeys(wanted):
+            for one in self._manifests(name, repository, digest):
+                manifests.setdefault(one.digest, one)
+        return Explanation(
+            str(image),
+            name,
+            repository,
+            tags,
+            tuple(manifests.values()),
+            self._readers(registry, repository),
+            self._down(registry.upstream),
+        )
+
+    def _tags(self, registry: Registry, repository: str, tag: str) -> Iterator[Tag]:
+        ttl = self._policy.tag_ttl(registry, repository, tag)
+        found: dict[str, Tag] = {}
+        for _, value in self._records.scan(f"tag/{registry.name}/{repository}/{tag}/"):
+            if (record := TagRecord.load(value)) is None:
+                continue
+            one = Tag(str(record.digest), record.media_type, record.checked, record.moved, record.checked + ttl)
+            known = found.get(one.digest)
+            if known is None or known.checked < one.checked:
+                found[one.digest] = one
+        yield from sorted(found.values(), key=lambda one: -one.checked)
+
+    def _manifests(self, registry: str, repository: str, digest: Digest, platform: str = "") -> Iterator[Manifest]:
+        held = held_manifest(self._records, digest)
+        if held is None:
+            yield Manifest(str(digest), "", platform, held=False, size=-1)
+            return
+        body, media_type = held
+        info = _parsed(body, media_type)
+        blobs = tuple(
+            Blob(
+                str(blob.digest),
+                blob.size,
+                self._has_blob(blob.digest),
+                self._access.belongs(registry, repository, blob.digest),
+            )
+            for blob in (info.blobs if info else ())
+            if not blob.foreign
+        )
+        yield Manifest(str(digest), media_type, platform, held=True, size=len(body), blobs=blobs)
+        for child in (info.manifests if info else ())[:MOST]:
+            name = str(child.platform) if child.platform else ""
+            yield from self._manifests(registry, repository, child.digest, name)
+
+    def _readers(self, registry: Registry, repository: str) -> Readers:
+        known = self._access.publicness(registry.name, repository)
+        lately, grace = self._policy.access_ttl(registry), self._policy.outage_grace(registry)
+        times = [
+            float(at)
+            for _, value in self._records.scan(f"grant/{registry.name}/{repository}/")
+            if isinstance(at := value.get("at"), int | float)
+        ]
+        return Readers(
+            known.public if known else None,
+            known.at if known else 0.0,
+            known.at + self._policy.public_ttl(registry) if known else 0.0,
+            sum(self._access.within(at, lately) for at in times),
+            sum(self._access.within(at, grace) for at in times),
+            max(times, default=0.0),
+        )
+
+
+def _parsed(body: bytes, media_type: str) -> ManifestInfo | None:
+    try:
+        return parse_manifest(body, media_type)
+    except InvalidManifest:
+        return None
