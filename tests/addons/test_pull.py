@@ -205,7 +205,8 @@ async def test_the_log_names_no_credential(box: Box, caplog: pytest.LogCaptureFi
     await client.get(box.manifest(), ACCEPT, "Authorization: Bearer s3cr3t-token")
     await client.get("/token?password=s3cr3t-password", "Authorization: Basic s3cr3t-basic")
     ours = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith(("entrepot", "mitmproxy")))
-    assert "path=/v2/org/app/manifests/1 status=200 verdict=miss" in ours
+    assert "path=/v2/org/app/manifests/1 registry=registry.test repository=org/app tag=1 digest=sha256:" in ours
+    assert "status=200 verdict=miss admitted=checked upstream=1 bytes=304 first_ms=" in ours
     assert "path=/token status=404 verdict=through" in ours
     assert "s3cr3t" not in ours
 

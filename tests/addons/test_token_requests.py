@@ -161,7 +161,7 @@ async def test_the_log_names_no_credential(box: Box, service: FakeTokens, caplog
     token = json.loads((await client.reply()).body)["token"]
     await client.get("/token?service=s&password=s3cr3t-query", f"Authorization: Bearer {token}")
     ours = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith(("entrepot", "mitmproxy")))
-    assert "method=POST host=registry.test path=/token status=200 verdict=pass" in ours
+    assert "method=POST host=registry.test path=/token registry=registry.test repository=- status=200" in ours
     assert "s3cr3t" not in ours
     assert token not in ours
     held = b"".join(
