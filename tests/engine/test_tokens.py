@@ -344,6 +344,9 @@ class TestInstead:
     async def test_what_is_not_understood_gets_upstream_s_trouble(self, desk: Desk, kind: str | int) -> None:
         trouble(desk, kind)
         form = {"grant_type": "access_token", "service": "s", "access_token": "aad"}
+        if isinstance(kind, int):
+            page = await desk.ask("/group/auth?scope=all")
+            assert page.status == kind
         for target, body in (
             ("/oauth2/exchange", form),
             ("/oauth/token", {"grant_type": "password"}),

@@ -136,7 +136,7 @@ class BlobStore(Protocol):
 
 
 class Records(Protocol):
-    """Small facts by key. Reads see every write that returned before, from any process of the store."""
+    """Small facts by key. Reads see every write that returned before, of other processes a millisecond later."""
 
     def get(self, key: str) -> Document | None:
         """Tens of microseconds; safe on the event loop. An expired record is None at once."""

@@ -219,6 +219,12 @@ def _contradictions(config: Config, draft: Draft, problems: Problems) -> None:
         if owner.setdefault(host, name) != name:
             key = dotted("registries", name)
             problems.add(draft.names[name], key, f"{quoted(host)}: is a host of registry {owner[host]} too")
+    for entry in config.registries:
+        if "*" in entry.name and isinstance(entry.credentials, PasswordFile):
+            # Whoever has a registry of that family could have the password sent to it.
+            place = draft.registries[entry.name]["credentials"].place
+            why = "one password is not for a whole family of registries: must be {docker_config} or {helper}"
+            problems.add(place, dotted("registries", entry.name, "credentials"), why)
 
 
 def _claims(config: Config) -> Iterator[tuple[str, str]]:

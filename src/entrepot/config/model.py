@@ -19,6 +19,7 @@ from entrepot.config.values import Endpoint, Network, Share, Size
 STATE: Final = Path("/var/lib/entrepot")
 _AUTO_ENDPOINTS: Final = nonempty(list_kind(or_word("auto", kinds.ENDPOINT)))
 _PREFETCH: Final = kinds.enum_kind("off", "layers", "tags")
+_SHARE: Final = kinds.enum_kind("off", "public")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,9 @@ class RegistryEntry:
     upstream: str | None = optional(kinds.URL)
     ca: tuple[Path, ...] | None = optional(list_kind(kinds.PATH))
     credentials: Credentials | None = optional(CREDENTIALS)
+    """Where the box's own are."""
+    share: str | None = optional(_SHARE)
+    """Whom they serve besides: "public" = anonymous clients, of what is known to be public."""
     tag_ttl: float | None = optional(kinds.LIFETIME)
     tag_ttls: tuple[tuple[str, float], ...] | None = optional(kinds.TAG_TTLS)
     stale_while_revalidate: float | None = optional(kinds.DURATION)

@@ -1,7 +1,7 @@
 """The catalogue as configured: the built-in registries with the user's entries on top.
 
 Apart from the rest of the room, because reading the catalogue costs time that the start of the supervisor does not
-have. Credentials and policy of a registry stay in the configuration; the catalogue takes what names and addresses it.
+have. Of credentials the catalogue takes where they are; nobody reads them here.
 """
 
 from collections.abc import Iterable
@@ -27,6 +27,8 @@ def overrides(entries: Iterable[RegistryEntry]) -> list[RegistryOverride]:
             outage_grace=entry.outage_grace,
             prefetch=entry.prefetch,
             bandwidth=entry.bandwidth,
+            credentials=entry.credentials,
+            share=entry.share,
         )
         for entry in entries
     ]

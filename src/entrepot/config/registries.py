@@ -1,49 +1,25 @@
 """How a registry lets us in: the `credentials` of its table. Never a literal secret.
 
 A configuration file ends up in version control and in bug reports, so a password is named by the file that holds it, by
-a docker configuration, or by a credential helper; `password = "..."` is refused.
+a docker configuration, or by a credential helper; `password = "..."` is refused. What is in these places is read when
+it is needed, by `engine.credentials`.
 """
 
 import difflib
 import re
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from entrepot.config import kinds
 from entrepot.config.kinds import Kind
+from entrepot.registry.credentials import Credentials, DockerConfig, Helper, PasswordFile
+
+__all__ = ["CREDENTIALS", "Credentials", "DockerConfig", "Helper", "PasswordFile", "parse_credentials"]
 
 # docker runs "docker-credential-NAME"; a slash would run any file.
 _HELPER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _KEYS: Final = ("username", "password_file", "docker_config", "helper")
 _SECRETS: Final = frozenset({"password", "token", "secret", "auth", "identity_token", "identitytoken", "pass"})
 _ALLOWED: Final = "{}, {username, password_file}, {docker_config} or {helper}"
-
-
-@dataclass(frozen=True, slots=True)
-class PasswordFile:
-    """A user name, and the file whose first line is the password."""
-
-    username: str
-    password_file: Path
-
-
-@dataclass(frozen=True, slots=True)
-class DockerConfig:
-    """The `auths` and `credHelpers` of a docker `config.json`."""
-
-    docker_config: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Helper:
-    """The program `docker-credential-NAME`."""
-
-    helper: str
-
-
-type Credentials = PasswordFile | DockerConfig | Helper
-"""No credentials at all is None."""
 
 
 def parse_credentials(raw: object) -> Credentials | None:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from entrepot.cache.forgiving import Forgiving
@@ -115,7 +114,7 @@ class Engine:
     async def answer(self, request: PullRequest) -> Answer:
         """Never raises on anything that upstream, the client or the disk can cause."""
         try:
-            request = replace(request, identity=await self.reception.identify(request))
+            request = request.of(await self.reception.identify(request))
             match request.route:
                 case BlobRoute() as route:
                     return await self._blobs.answer(request, route)

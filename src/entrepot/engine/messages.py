@@ -35,6 +35,10 @@ class PullRequest:
     identity: Identity = NOBODY  # found by the engine from `headers`
     trace: Trace = field(default_factory=Trace, compare=False)
 
+    def of(self, identity: Identity) -> "PullRequest":
+        """The same, now that it is known who asks. `dataclasses.replace` takes four times as long."""
+        return PullRequest(self.method, self.registry, self.route, self.headers, self.client, identity, self.trace)
+
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:

@@ -7,6 +7,7 @@ its own can have what others were given, if it takes that type.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from entrepot.cache.interface import Document, Records
@@ -109,4 +110,9 @@ def _of(request: PullRequest, route: ManifestRoute) -> str:
 
 
 def _class(accept: Sequence[str]) -> str:
-    return Digest.of(accept_class(accept).encode()).hex[:16]
+    return _name_of(accept_class(accept))
+
+
+@lru_cache(maxsize=512)
+def _name_of(accepted: str) -> str:
+    return Digest.of(accepted.encode()).hex[:16]

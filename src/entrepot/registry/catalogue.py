@@ -36,6 +36,8 @@ _POLICY = (
     "outage_grace",
     "prefetch",
     "bandwidth",
+    "credentials",
+    "share",
 )
 
 

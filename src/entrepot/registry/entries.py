@@ -12,6 +12,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from entrepot.errors import EntrepotError
+from entrepot.registry.credentials import Credentials
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
@@ -53,6 +54,8 @@ class Registry:
     outage_grace: float | None = None  # seconds
     prefetch: str | None = None  # "off", "layers" or "tags"
     bandwidth: int | None = None  # bytes per second taken from it; None or 0 for no cap of its own
+    credentials: Credentials | None = None  # where the box's own are; None: it has none
+    share: str | None = None  # "public": anonymous clients get public content on the box's account; else "off"
     family: str | None = None  # pattern of the family it was made from, as in "*.azurecr.io"
     quirks: frozenset[str] = frozenset()
 
@@ -95,6 +98,8 @@ class RegistryOverride:
     outage_grace: float | None = None
     prefetch: str | None = None
     bandwidth: int | None = None
+    credentials: Credentials | None = None
+    share: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ is its own business: `Content-Type` is part of the data and is kept as it came.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -77,6 +78,11 @@ def accept_class(accept_values: Sequence[str]) -> str:
     no manifest are dropped too. The result is itself a valid `Accept` value, empty if nothing was asked for:
     registries treat a missing `Accept` unlike `*/*`.
     """
+    return _accept_class(tuple(accept_values))
+
+
+@lru_cache(maxsize=512)  # clients are few, and send the same at every request
+def _accept_class(accept_values: tuple[str, ...]) -> str:
     wanted: set[str] = set()
     for value in accept_values:
         for item in value.split(","):
