@@ -14,8 +14,8 @@ from entrepot.cache.embedded import open_records
 from entrepot.cache.layout import Layout
 from entrepot.cli.main import run
 from entrepot.engine.access import Access
+from entrepot.engine.heldmanifests import manifest_key
 from entrepot.engine.identity import ANONYMOUS, Identity
-from entrepot.engine.manifests import manifest_key
 from entrepot.engine.messages import PullRequest
 from entrepot.engine.tags import TagRecord, Tags
 from entrepot.headers import Headers

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.config import Config, RegistryEntry
+from entrepot.config import Config, Helper, RegistryEntry
 from entrepot.config.overrides import catalogue, overrides
 from entrepot.registry.catalogue import InvalidRegistry, RegistryOverride
 
@@ -45,6 +45,7 @@ def test_every_field_the_catalogue_takes_is_handed_over() -> None:
         "name": "a.example", "hosts": ("h",), "token_hosts": ("t",), "upstream": "https://u", "ca": (Path("/c"),),
         "tag_ttl": 1.0, "access_ttl": 2.0, "public_ttl": 3.0, "outage_grace": 4.0, "prefetch": "off", "bandwidth": 5,
         "tag_ttls": (("*:v*", 6.0),), "stale_while_revalidate": 7.0,
+        "credentials": Helper("ecr-login"), "share": "public",
     }  # fmt: skip
     (made,) = overrides([RegistryEntry(**values)])  # type: ignore[arg-type]
     assert {item.name: getattr(made, item.name) for item in fields(RegistryOverride)} == values

@@ -30,7 +30,9 @@ class Looker:
     says: bool | None = None
     looks: int = 0
 
-    async def look(self, request: PullRequest, repository: str, reference: Digest | str) -> bool | None:
+    async def look(
+        self, request: PullRequest, repository: str, reference: Digest | str, *, exists: bool
+    ) -> bool | None:
         self.looks += 1
         return self.says
 

@@ -14,7 +14,7 @@ from entrepot.registry.catalogue import Catalogue
 from entrepot.registry.digests import Digest
 from entrepot.registry.routes import BlobRoute, ManifestRoute
 from entrepot.upstream import errors
-from entrepot.upstream.fetch import Abandoned, TransferError
+from entrepot.upstream.fetch import Abandoned, TransferError, WrongBytes
 
 KNOWN = Catalogue.builtin().registry
 DIGEST = Digest.of(b"layer")
@@ -95,7 +95,7 @@ def test_a_broken_body_and_wrong_bytes() -> None:
     """The first is an upstream's trouble of some kind; the second has been dealt with there."""
     broken = unpack_failure(pack_failure(errors.BrokenBody("quay.io", "cut", received=5)))
     assert type(broken) is errors.UpstreamError
-    assert type(unpack_failure(pack_failure(DigestMismatch(DIGEST, "another", 5)))) is TransferError
+    assert type(unpack_failure(pack_failure(DigestMismatch(DIGEST, "another", 5)))) is WrongBytes
 
 
 def test_what_is_no_failure() -> None:

@@ -9,10 +9,12 @@ from tests.fakes.registry import FakeRegistry, Fault, running
 from entrepot.cache.memory import MemoryRecords
 from entrepot.engine.conduct import Conduct
 from entrepot.engine.messages import PullRequest
-from entrepot.engine.publicness import Publicness, _token_address
+from entrepot.engine.passes import token_address
+from entrepot.engine.publicness import Publicness
 from entrepot.engine.upstreams import Upstreams
 from entrepot.headers import Headers
 from entrepot.registry.catalogue import Catalogue, RegistryOverride
+from entrepot.registry.challenges import parse_challenges
 from entrepot.registry.routes import ManifestRoute
 from entrepot.upstream.bandwidth import Bandwidth
 from entrepot.upstream.client import ClientSettings, UpstreamClient
@@ -32,7 +34,7 @@ class Bench:
         found = Catalogue([]).with_overrides([RegistryOverride("registry.test", upstream=self.registry.url)])
         headers = Headers([("Authorization", "Bearer personal"), ("Accept", "*/*")])
         request = PullRequest("GET", found.registries()[0], ROUTE, headers, "127.0.0.1")
-        return await self.publicness.look(request, ROUTE.repository, "1")
+        return await self.publicness.look(request, ROUTE.repository, "1", exists=True)
 
 
 @pytest.fixture
@@ -106,4 +108,5 @@ async def test_a_realm_that_leads_elsewhere_without_https_or_inward(bench: Bench
     ],
 )
 def test_where_the_token_is_to_be_had(challenge: str, url: str | None) -> None:
-    assert _token_address(Headers([("WWW-Authenticate", challenge)] if challenge else []), "org/app") == url
+    found = [token_address(one, "org/app") for one in parse_challenges([challenge] if challenge else [])]
+    assert next(iter(found), None) == url

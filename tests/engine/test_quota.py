@@ -107,7 +107,7 @@ class TestTagsThatAreHeld:
     @pytest.mark.parametrize("status", [401, 403, 404])
     async def test_a_verdict_is(self, bench: Throttled, method: str, status: int) -> None:
         await bench.pulled_once()
-        bench.registry.faults.append(Fault(status=status, count=2))
+        bench.registry.faults.append(Fault(status=status, count=10))
         answer = await bench.pull(method=method)
         assert (answer.status, answer.verdict) == (status, "refused")
 

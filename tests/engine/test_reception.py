@@ -70,6 +70,17 @@ async def test_a_service_that_is_not_there_costs_a_login_an_error_of_ours(bench:
     assert (answer.status, answer.verdict) == (502, "failed")
 
 
+async def test_once_the_service_has_failed_nobody_waits_for_it(bench: Bench, service: FakeTokens) -> None:
+    """With the engine's own eyes: no probe has come back yet, so it is not certain either."""
+    service.gone = True
+    assert not bench.engine.health.is_down(service.url)
+    token_of(await ask_token(bench, service))
+    asked = len([each for each in service.seen if each.target != "/"])
+    assert bench.engine.health.is_down(service.url)
+    answer = await ask_token(bench, service)
+    assert (answer.verdict, len([each for each in service.seen if each.target != "/"])) == ("stale", asked)
+
+
 async def test_a_token_of_ours_never_reaches_the_registry(bench: Bench, service: FakeTokens) -> None:
     """It comes back with upstream's own challenge, as if it had never been."""
     service.status = 503

@@ -10,7 +10,8 @@ from tests.fakes.registry import CHALLENGE, FakeRegistry, Fault, running
 from entrepot.cache.memory import MemoryRecords
 from entrepot.engine.conduct import MEMORY, Conduct
 from entrepot.engine.messages import PullRequest, Refused
-from entrepot.engine.upstreams import BlobSource, Upstreams
+from entrepot.engine.sources import BlobSource
+from entrepot.engine.upstreams import Upstreams
 from entrepot.headers import Headers
 from entrepot.registry.catalogue import Catalogue, RegistryOverride
 from entrepot.registry.routes import BlobRoute

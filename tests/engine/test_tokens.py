@@ -16,12 +16,12 @@ from tests.fakes.tokens import REFUSAL, FakeTokens, basic, token_service
 from entrepot.cache.interface import StoreError
 from entrepot.cache.memory import MemoryRecords
 from entrepot.engine.asking import FORM
+from entrepot.engine.granted import DEFAULT_LIFE, MAX_LIFE
 from entrepot.engine.identity import REMEMBERED_FOR, Identity
 from entrepot.engine.messages import Answer, PullRequest, TokenRequest
 from entrepot.engine.owntokens import LIFE, PREFIX
 from entrepot.engine.policy import Policy
 from entrepot.engine.reception import Reception
-from entrepot.engine.tokens import DEFAULT_LIFE, MAX_LIFE
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry.catalogue import Catalogue, Registry, RegistryOverride

@@ -319,7 +319,7 @@ class TestSlowHash:
         while not running:
             await asyncio.sleep(0)
         with pytest.raises(Busy):
-            await slow.hash(b"s" * 16, b"one more")
+            await asyncio.wait_for(slow.hash(b"s" * 16, b"one more"), 5)
         go_on.set()
         await asyncio.gather(*asked)
         assert peak == AT_ONCE

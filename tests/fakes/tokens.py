@@ -45,10 +45,10 @@ class FakeTokens:
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        if self.gone and request.transport is not None:
-            request.transport.abort()
         form = {name: str(value) for name, value in (await request.post()).items()}
         self.seen.append(Asked(request.method, request.raw_path, dict(request.headers), form))
+        if self.gone and request.transport is not None:
+            request.transport.abort()
         if self.status:
             return web.Response(status=self.status, body=b'{"errors":[{"code":"FAULT","message":"injected"}]}')
         user = self._user(request, form)

@@ -47,7 +47,7 @@ from aiohttp import web
 type Fault = Mapping[str, Any]
 
 DIRECT_PORT = 8443
-DRIP = 0.2  # seconds from one byte to the next
+DRIP = 0.05  # seconds from one byte to the next
 LOOK = 0.02  # seconds between looks at what is waited for
 STOPS = ("drip_after", "pause_after", "cut_after", "reset_after")
 
@@ -169,7 +169,7 @@ async def hindered(body: Body, fault: Fault, faults: Faults, request: web.BaseRe
 
 async def break_off(request: web.BaseRequest, *, reset: bool) -> None:
     """Ends the connection; always raises."""
-    await asyncio.sleep(0.1)  # what was written should leave first
+    await asyncio.sleep(0.05)  # what was written should leave first
     assert request.transport is not None
     if reset:
         peer = request.transport.get_extra_info("socket")

@@ -289,6 +289,15 @@ class Network:
         finally:
             _ip(self.cache, "link set wan up")
 
+    @contextmanager
+    def blackholed(self) -> Iterator[None]:
+        """The upstream is there and says nothing: what is sent to it is lost without a word."""
+        _ip(self.upstream, f"route add blackhole {world.CACHE_UPSTREAM_SIDE}/32")
+        try:
+            yield
+        finally:
+            _ip(self.upstream, f"route del blackhole {world.CACHE_UPSTREAM_SIDE}/32")
+
     def close(self) -> None:
         for machine in reversed(self._machines):
             machine.close()

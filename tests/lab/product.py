@@ -4,8 +4,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.lab import world
@@ -144,6 +144,16 @@ class Entrepot:
         wait_for(is_found, f"connection of {client}", seconds=2)
         return found[0]
 
+    @contextmanager
+    def nobody_fetches(self) -> Iterator[None]:
+        """The process that fetches for the workers runs, but they cannot reach it."""
+        path = self._store / "run/fetch.sock"
+        path.rename(path.with_suffix(".away"))
+        try:
+            yield
+        finally:
+            path.with_suffix(".away").rename(path)
+
     def held(self, digest: str) -> Path:
         """Where a blob is if it is held."""
         algorithm, _, name = digest.partition(":")
@@ -171,7 +181,9 @@ class Entrepot:
         found = {}
         for pid in self.processes():
             with suppress(OSError):  # gone since
-                found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").rpartition(b"\0")[2].decode()
+                *_, module, role = Path(f"/proc/{pid}/cmdline").read_text().removesuffix("\0").split("\0")
+                if module == "entrepot.cli.children":  # else it is not there yet
+                    found[pid] = role
         return found
 
     def clients_of(self, pid: int) -> set[int]:

@@ -280,7 +280,7 @@ async def test_a_worker_that_dies_leaves_no_waiter_behind(box: Box) -> None:
 async def test_an_order_that_makes_no_sense_ends_its_connection_only(
     box: Box, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for order in (b"{}\n", b"nonsense\n", b'{"digest":"sha256:x","size":1,"source":{}}\n', b'{"pace":1,"bytes":2}\n'):
+    for order in (b"{}\n", b"nonsense\n", b'{"digest":"sha256:x","size":1,"source":{},"others":[]}\n', b'{"pace":1,"bytes":2}\n'):
         reader, writer = await asyncio.open_unix_connection(str(box.folder / "sock"))
         writer.write(order)
         assert await reader.read() == b""

@@ -303,6 +303,7 @@ class TestOneProcess:
     async def test_its_end_is_the_end_of_the_probes(self, one: Process) -> None:
         await one.goes_down()
         await one.health.close()
+        await one.fails(url="https://cdn.test/x")  # of an exchange that has outlived it
         assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("probes of")]
 
 

@@ -175,6 +175,21 @@ class TestProbe:
                 await http.probe(f"http://a.test:{server.port}/")
 
 
+async def test_what_outlives_the_client_opens_nothing() -> None:
+    notes = Notes()
+    async with serving(sends(ok(b"x"))) as server, client() as http:
+        http.watched_by(notes)
+        await http.aclose()
+        url = f"http://a.test:{server.port}/x"
+        with pytest.raises(UpstreamError, match="shutting down"):
+            async with http.open("GET", url, Headers()):
+                pass
+        with pytest.raises(UpstreamError, match="shutting down"):
+            await http.probe(url)
+        assert server.connections == 0
+    assert notes.told == []
+
+
 async def test_together_a_host_that_is_gone_is_asked_only_until_it_is_known() -> None:
     """Real connections and real probes."""
     async with client() as http:

@@ -38,6 +38,11 @@ class FileReader:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
+    @property
+    def identity(self) -> object:
+        found = os.fstat(self._fd)
+        return found.st_dev, found.st_ino
+
     def read_now(self, offset: int, buffer: memoryview) -> int:
         try:
             return os.preadv(self._fd, [buffer], offset, os.RWF_NOWAIT)

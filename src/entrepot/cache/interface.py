@@ -34,6 +34,10 @@ class TooLarge(StoreError):
 class BlobReader(Protocol):
     """Random access to the bytes of one blob or growing part; stays valid when the blob is deleted or committed."""
 
+    @property
+    def identity(self) -> object:
+        """Equal for readers of the same bytes in the same place: a part that grew, was taken over or was committed."""
+
     def read_now(self, offset: int, buffer: memoryview) -> int:
         """Copies bytes from `offset` on into `buffer` if that needs no wait for the disk.
 

@@ -11,6 +11,10 @@ class MemoryReader:
     def __init__(self, data: bytearray) -> None:
         self._data = data
 
+    @property
+    def identity(self) -> object:
+        return id(self._data)
+
     def read_now(self, offset: int, buffer: memoryview) -> int:
         piece = self._data[offset : offset + len(buffer)]
         buffer[: len(piece)] = piece

@@ -89,6 +89,10 @@ class DiskRecords:
     async def delete(self, key: str) -> bool:
         return bool(await self._write(self._cache.delete, key))
 
+    async def expire(self) -> int:
+        """Removes what has ended; until then it takes room, and is found by nobody. How many records were removed."""
+        return int(await self._write(self._cache.expire))
+
     def has(self, key: str) -> bool:
         """Whether there is a document; for threads that come and go, each of which would keep a connection.
 

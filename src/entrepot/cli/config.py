@@ -6,7 +6,6 @@ CA's constraints. `show` prints the configuration in force as TOML that can be r
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ from entrepot.certs.files import ROOT
 from entrepot.cli.options import config_option, json_option, loaded
 from entrepot.config.build import Loaded, dotted
 from entrepot.config.errors import ConfigError
-from entrepot.config.model import SECTIONS, Config, RegistryEntry, rendered
-from entrepot.config.registries import DockerConfig, Helper, PasswordFile
+from entrepot.config.model import SECTIONS, Config, rendered
 from entrepot.errors import EntrepotError
 
 
@@ -63,26 +61,20 @@ def mistakes(found: Loaded) -> Iterator[str]:
     token = found.config.web.admin_token_file
     if token is not None:
         yield from _unreadable(found, "web.admin_token_file", token)
-    for entry in found.config.registries:
-        yield from _of_registry(found, entry)
-    from entrepot.config.overrides import catalogue  # noqa: PLC0415  # `config show` does without
+    from entrepot.cli.accounts import complaints  # noqa: PLC0415  # `config show` does without
+    from entrepot.config.overrides import catalogue  # noqa: PLC0415
 
+    said = {entry.name: text for entry, text in complaints(found.config)}
+    for entry in found.config.registries:
+        for file in entry.ca or ():
+            yield from _unreadable(found, dotted("registries", entry.name, "ca"), file)
+        if entry.name in said:
+            key = dotted("registries", entry.name, "credentials")
+            yield f"{found.origin[key]}: {key}: {said[entry.name]}"
     try:
         catalogue(found.config)
     except EntrepotError as refusal:
         yield f"{found.path or 'configuration'}: registries: {refusal}"
-
-
-def _of_registry(found: Loaded, entry: RegistryEntry) -> Iterator[str]:
-    for file in entry.ca or ():
-        yield from _unreadable(found, dotted("registries", entry.name, "ca"), file)
-    key = dotted("registries", entry.name, "credentials")
-    match entry.credentials:
-        case PasswordFile(_, file) | DockerConfig(file):
-            yield from _unreadable(found, key, file)
-        case Helper(name):
-            if shutil.which(f"docker-credential-{name}") is None:
-                yield f"{found.origin[key]}: {key}: there is no program docker-credential-{name} on the PATH"
 
 
 def _unreadable(found: Loaded, key: str, file: Path) -> Iterator[str]:
@@ -95,6 +87,10 @@ def _unreadable(found: Loaded, key: str, file: Path) -> Iterator[str]:
 
 def notes(config: Config) -> Iterator[str]:
     """What is no mistake and will surprise."""
+    from entrepot.cli.accounts import remarks  # noqa: PLC0415  # `config show` does without
+
+    for entry, text in remarks(config):
+        yield f"note: {dotted('registries', entry.name)}: {text}"
     if not (config.certs.path / "current" / ROOT).exists():
         return
     from entrepot.certs.authority import Authority  # noqa: PLC0415  # it takes longer than all the rest

@@ -15,7 +15,7 @@ from typing import Final
 
 from entrepot import __version__
 from entrepot.cache.embedded import open_blobs, open_records, protected_by
-from entrepot.cache.interface import DigestMismatch
+from entrepot.cache.interface import DigestMismatch, StoreError
 from entrepot.cache.space import Limits
 from entrepot.cli.brief import Brief
 from entrepot.cli.decisions import decisions, loop_addresses
@@ -38,6 +38,7 @@ from entrepot.upstream.transfers import Transfers
 
 _log: Final = logging.getLogger("entrepot.fetch")
 _COUNT_INTERVAL: Final = 1.0  # seconds between writes of the counters
+_EXPIRE_INTERVAL: Final = 300.0  # seconds between removals of records that have ended
 
 
 class Service:
@@ -97,6 +98,14 @@ class Service:
             await asyncio.sleep(_COUNT_INTERVAL)
             self._flush()
 
+    async def expire(self) -> None:
+        """Removes records that have ended: tokens, grants and checks come and go with every pull."""
+        while True:
+            await asyncio.sleep(_EXPIRE_INTERVAL)
+            with suppress(StoreError):  # next time
+                if removed := await self._records.expire():
+                    _log.debug("removed %d records that have ended", removed)
+
     def _flush(self) -> None:
         with suppress(OSError):  # a full disk costs the statistics, nothing else
             self._counters.flush()
@@ -123,6 +132,7 @@ async def serve(brief: Brief) -> None:
     beside = [
         spawn(follow_orders(stop, service.reconfigure, _log), name="orders"),
         spawn(service.count(), name="counters"),
+        spawn(service.expire(), name="expiry"),
     ]
     try:
         await service.serve(stop)

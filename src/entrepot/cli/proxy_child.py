@@ -12,6 +12,7 @@ from entrepot.addons.worker import WorkerSettings
 from entrepot.addons.worker import run as work
 from entrepot.cache.space import Limits
 from entrepot.certs.authority import Authority
+from entrepot.cli.accounts import complaints
 from entrepot.cli.brief import Brief
 from entrepot.cli.capacity import worker_count
 from entrepot.cli.decisions import decisions, loop_addresses
@@ -62,6 +63,12 @@ def warn_of_missing(config: Config) -> None:
         )
 
 
+def warn_of_credentials(config: Config) -> None:
+    """What of the box's own is not to be had, and so is not used: say so, and what to do."""
+    for entry, text in complaints(config):
+        _log.warning("credentials for %s: %s", entry.name, text)
+
+
 def run(brief: Brief) -> None:
     """Works until told to stop."""
 
@@ -69,6 +76,7 @@ def run(brief: Brief) -> None:
         config = Config.from_json(document)
         if brief.index == 0:  # once is enough
             warn_of_missing(config)
+            warn_of_credentials(config)
         return decisions(config)
 
     work(settings(brief), brief.config.to_json(), build)

@@ -3,7 +3,7 @@
 Held content goes to whom may read the repository, for one of these reasons: anyone may (`public`), the registry has
 accepted this very credential lately (`credential`), or another one of the same person (`account`). Lately means
 `access_ttl`, and `outage_grace` while the registry cannot be asked. Everybody else is asked for upstream, by the
-caller, who tells here what it said.
+caller, who tells here what it said. What a registry says to the box's own account is no reason for anything.
 """
 
 import logging
@@ -15,7 +15,7 @@ from entrepot.engine.access import Access
 from entrepot.engine.identity import Identity
 from entrepot.engine.messages import PullRequest
 from entrepot.engine.policy import Policy
-from entrepot.engine.publicness import Publicness
+from entrepot.engine.publicness import SAYS_NO, Publicness
 from entrepot.registry.digests import Digest
 from entrepot.registry.manifests import Descriptor
 from entrepot.registry.routes import ManifestRoute
@@ -25,6 +25,8 @@ type Reason = Literal["public", "credential", "account"]
 
 _audit = logging.getLogger("entrepot.audit")
 LOOK_AGAIN: Final = 3600.0  # seconds before a repository that is not public is looked at again
+REFUSALS: Final = frozenset({401, 403})
+SURE: Final = 60.0  # seconds after a look in which the box may ask in its own name for what anyone may have
 
 
 class Admission:
@@ -62,6 +64,29 @@ class Admission:
             case _:
                 return None
 
+    def is_public(self, request: PullRequest, repository: str) -> bool:
+        """Whether anyone may read it, as far as is known."""
+        return self._access.is_public(request.registry.name, repository, self.policy.public_ttl(request.registry))
+
+    async def is_surely_public(self, request: PullRequest, repository: str, reference: Digest | str | None) -> bool:
+        """The same, as a look of a moment ago has found: before the box asks in its own name for others.
+
+        Else one who may not read it any more could have by the box what he cannot have himself. When the registry does
+        not say, because it throttles the anonymous, what is known counts.
+        """
+        registry = request.registry
+        known = self._access.publicness(registry.name, repository)
+        if known is None or not self.is_public(request, repository):
+            return False
+        if self._access.within(known.at, SURE):
+            return True
+        if reference is None:
+            return False
+        status = await self._publicness.status(request, repository, reference)
+        if status is not None and (status < 400 or status in REFUSALS):
+            await self._access.set_public(registry.name, repository, public=status < 400)
+        return status is None or status not in SAYS_NO  # with 404 it may be the manifest that is not there
+
     def _public_ttl(self, request: PullRequest, *, grace: bool) -> float:
         """While nobody can be asked the last word stands, however old it is within the grace."""
         ttl = self.policy.public_ttl(request.registry)
@@ -91,9 +116,11 @@ class Admission:
 
         `reference`: a manifest of it, by which an anonymous look can tell whether anyone might have had it.
         """
+        if request.asks != "client":
+            return  # that the box may have it, or anyone, is no right of this client's
         registry, identity = request.registry, request.identity
         known = self._access.publicness(registry.name, repository)
-        if identity.anonymous:
+        if identity.anonymous or identity.own:  # of a token of ours the registry has seen nothing
             if known is None or not known.public or not self._access.within(known.at, self._fresh(request)):
                 await self._access.set_public(registry.name, repository, public=True)
             return
@@ -116,7 +143,7 @@ class Admission:
         return self.policy.public_ttl(request.registry) / 2
 
     async def _look(self, request: PullRequest, repository: str, reference: Digest | str, *, accepted: bool) -> None:
-        found = await self._publicness.look(request, repository, reference)
+        found = await self._publicness.look(request, repository, reference, exists=accepted)
         if found is None:
             return
         await self._access.set_public(request.registry.name, repository, public=found)
@@ -138,14 +165,17 @@ class Admission:
     async def refused(self, request: PullRequest, repository: str, status: int) -> None:
         """The registry has just refused this credential for the repository, with 401 or 403."""
         registry, identity = request.registry, request.identity
-        if status not in {401, 403}:
+        if status not in REFUSALS or request.asks == "box":
             return
-        if not identity.anonymous:
+        if request.asks == "client" and not identity.anonymous and not identity.own:
             await self._access.withdraw(repository, identity)
         known = self._access.publicness(registry.name, repository)
-        showed, route = "authorization" in request.headers, request.route
-        if known is not None and known.public and showed and isinstance(route, ManifestRoute):
-            # Anyone might pull it, and this one may not: it has been turned private, or the token is for another one.
+        if known is None or not known.public or not isinstance(route := request.route, ManifestRoute):
+            return
+        # Anyone might pull it, and this one may not: it has been turned private, or the token is for another one.
+        if request.asks == "nobody":  # there is hardly a doubt, and what follows should know
+            await self._look(request, repository, route.reference, accepted=False)
+        elif "authorization" in request.headers:
             look = self._look(request, repository, route.reference, accepted=False)
             spawn(look, name=f"look at {registry.name}/{repository}")
 

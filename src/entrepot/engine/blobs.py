@@ -9,15 +9,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from entrepot.cache.interface import BlobStore, StoreError
+from entrepot.cache.interface import BlobStore, DigestMismatch, StoreError
 from entrepot.engine.admission import Admission
 from entrepot.engine.bodies import DistantBody, GrowingBody, HeldBody, PassingBody
+from entrepot.engine.errands import Errands
 from entrepot.engine.fields import API_VERSION, BLOB_TYPE, FOR_EVER, matches_etag, of_content
 from entrepot.engine.flights import Flights
 from entrepot.engine.messages import Answer, Body, PullRequest, Refused, Verdict
 from entrepot.engine.policy import Policy
 from entrepot.engine.prefetch import Prefetch
-from entrepot.engine.upstreams import BlobSource, HeadRefused, Upstreams, distant, past_the_store
+from entrepot.engine.sources import BlobSource, distant, past_the_store
+from entrepot.engine.upstreams import HeadRefused, Upstreams
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest
@@ -25,9 +27,10 @@ from entrepot.registry.manifests import Descriptor
 from entrepot.registry.ranges import Range, Unsatisfiable, content_range, parse_range
 from entrepot.registry.routes import BlobRoute
 from entrepot.tasks import spawn
-from entrepot.upstream.errors import UpstreamError
+from entrepot.upstream.errors import InvalidResponse, UpstreamError
+from entrepot.upstream.fetch import WrongBytes
 from entrepot.upstream.transfer import Transfer
-from entrepot.upstream.transfers import Transfers
+from entrepot.upstream.transfers import ATTEMPTS, Transfers
 
 FAR: Final = 4 << 20  # bytes ahead of a growing blob from which a range is asked for separately
 
@@ -41,12 +44,13 @@ class Blobs:
         transfers: Transfers,
         admission: Admission,
         upstreams: Upstreams,
+        errands: Errands,
         policy: Policy,
         prefetch: Prefetch,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._transfers, self._admission = store, transfers, admission
-        self._upstreams, self._clock = upstreams, clock
+        self._upstreams, self._errands, self._clock = upstreams, errands, clock
         self.policy = policy
         self._prefetch = prefetch
         self._proofs: Flights[tuple[str, ...], None] = Flights("proof")
@@ -94,6 +98,16 @@ class Blobs:
         return await self._fetch(request, route)
 
     async def _fetch(self, request: PullRequest, route: BlobRoute) -> Answer:
+        """In its own name, or in the one in which it may be asked for."""
+        answer, _ = await self._errands.asking(
+            request, route.repository, self._referrer(request, route), lambda one: self._fetch_as(one, route)
+        )
+        return answer
+
+    def _referrer(self, request: PullRequest, route: BlobRoute) -> Digest | None:
+        return self._admission.referrer(request, route.repository, route.digest)
+
+    async def _fetch_as(self, request: PullRequest, route: BlobRoute, tries: int = ATTEMPTS) -> Answer:
         """Starts the transfer, which is then the proof of access, or reads along with the one that runs."""
         digest = route.digest
         size = self._admission.size_of(request, route.repository, digest)
@@ -108,13 +122,20 @@ class Blobs:
         except Refused:
             if mine:
                 raise
-            return await self._fetch(request, route)  # it was somebody else's credential that was refused
+            return await self._fetch_as(request, route)  # it was somebody else's credential that was refused
+        except (DigestMismatch, WrongBytes) as e:  # nobody has read a byte of it yet: the next try may be better
+            if tries > 1:
+                return await self._fetch_as(request, route, tries - 1)
+            raise InvalidResponse(request.registry.name, f"sent wrong bytes: {e}") from None
         except StoreError as e:
             return await self._past_the_store(request, digest, e)
         if source.accepted:
             request.trace.upstream = max(1, request.trace.upstream)  # by the process that fetches
             # It is of use to later requests only: this one's first byte does not wait for the disk.
-            spawn(self._admit(request, route, transfer.size), name=f"admit to {digest}")
+            proved = transfer.size if transfer.verified else size  # upstream's word for it is not enough
+            spawn(self._admit(request, route, proved), name=f"admit to {digest}")
+            if mine and (spare := self._errands.spare(request, route.repository)) is not None:
+                transfer.offer(BlobSource(self._upstreams, spare))
             if self.policy.prefetches(request.registry):
                 self._prefetch.siblings(request, route)
         elif mine and not self._admitted(request, route):
@@ -183,6 +204,13 @@ class Blobs:
         return Answer(206, Headers(fields), body(part.start, part.stop), verdict, why, length=part.length)
 
     async def _head_unheld(self, request: PullRequest, route: BlobRoute) -> Answer:
+        """In its own name, or in the one in which it may be asked for."""
+        answer, _ = await self._errands.asking(
+            request, route.repository, self._referrer(request, route), lambda one: self._head_as(one, route)
+        )
+        return answer
+
+    async def _head_as(self, request: PullRequest, route: BlobRoute) -> Answer:
         """Size and existence, as upstream has them; a redirect is followed inside."""
         digest = route.digest
         async with self._upstreams.exchange(request, "HEAD", follow=False) as response:
@@ -213,16 +241,19 @@ class Blobs:
 
     async def _prove(self, request: PullRequest, route: BlobRoute) -> None:
         """Asks upstream whether this credential may have this blob here. Raises `Refused`."""
-        key = (request.registry.name, route.path, request.identity.credential, request.method)
+        key = (request.registry.name, route.path, request.identity.credential, request.method, request.asks)
 
-        async def ask() -> None:
+        async def ask(one: PullRequest) -> None:
             try:
-                await self._upstreams.head(request)
+                await self._upstreams.head(one)
             except HeadRefused:
-                await self._upstreams.get_allowed(request)
-            await self._admit(request, route, None)
+                await self._upstreams.get_allowed(one)
 
-        await self._proofs.run(key, ask)
+        async def prove() -> None:
+            _, asked = await self._errands.asking(request, route.repository, self._referrer(request, route), ask)
+            await self._admit(asked, route, None)
+
+        await self._proofs.run(key, prove)
 
     async def _admit(self, request: PullRequest, route: BlobRoute, size: int | None) -> None:
         """Upstream has just served, or offered, this blob to this credential."""

@@ -26,6 +26,7 @@ __all__ = ["Claim", "Credentials", "Unusable", "complaint", "read"]
 _log = logging.getLogger("entrepot.credentials")
 FRESH: Final = 60.0  # seconds that one is used before its place is looked at again
 SHUNNED: Final = 300.0  # seconds that one which has been refused is not shown again
+MAX_KNOWN: Final = 1024  # registries; a family has any number
 LEGACY: Final = {"docker.io": "https://index.docker.io/v1/"}
 """What docker calls a registry where it keeps credentials, if it is not the name."""
 
@@ -90,14 +91,13 @@ class _Known:
 class Credentials:
     """In memory, for one process. `clock` gives epoch seconds."""
 
-    def __init__(
-        self, clock: Callable[[], float], reader: Callable[[Registry], Claim | None] = read
-    ) -> None:
+    def __init__(self, clock: Callable[[], float], reader: Callable[[Registry], Claim | None] = read) -> None:
         self._clock, self._reader = clock, reader
         self._known: dict[str, _Known] = {}
         self._shunned: dict[str, _Known] = {}
         self._complaints: dict[str, str] = {}
-        self._reads: Flights[str, Claim | None] = Flights("credential")
+        self._reads: Flights[tuple[str, int], Claim | None] = Flights("credential")
+        self._generation = 0  # of the configuration
 
     async def of(self, registry: Registry) -> Claim | None:
         """The credential for a registry, if there is one that may be of use. Raises nothing."""
@@ -105,7 +105,8 @@ class Credentials:
             return None
         known = self._known.get(registry.name)
         if known is None or not self._within(known.at, FRESH):
-            claim = await self._reads.run(registry.name, lambda: self._read(registry))
+            generation = self._generation
+            claim = await self._reads.run((registry.name, generation), lambda: self._read(registry, generation))
         else:
             claim = known.claim
         shunned = self._shunned.get(registry.name)
@@ -113,7 +114,7 @@ class Credentials:
             return None
         return claim
 
-    async def _read(self, registry: Registry) -> Claim | None:
+    async def _read(self, registry: Registry, generation: int) -> Claim | None:
         try:
             claim = await asyncio.to_thread(self._reader, registry)
             self._complaints.pop(registry.name, None)
@@ -122,7 +123,10 @@ class Credentials:
             if self._complaints.get(registry.name) != str(e):
                 self._complaints[registry.name] = str(e)
                 _log.warning("credentials for %s: %s", registry.name, e)
-        self._known[registry.name] = _Known(claim, self._clock())
+        if generation == self._generation:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[registry.name] = _Known(claim, self._clock())
         return claim
 
     def refused(self, registry: Registry, claim: Claim) -> None:
@@ -133,6 +137,7 @@ class Credentials:
 
     def reload(self) -> None:
         """The configuration has been read again, and so is everything it points to."""
+        self._generation += 1
         self._known.clear()
         self._shunned.clear()
         self._complaints.clear()

@@ -10,6 +10,7 @@ from entrepot.engine.access import Access
 from entrepot.engine.admission import Admission
 from entrepot.engine.blobs import Blobs
 from entrepot.engine.conduct import Conduct
+from entrepot.engine.errands import Errands
 from entrepot.engine.hashing import Busy
 from entrepot.engine.lists import Lists
 from entrepot.engine.manifests import Manifests
@@ -19,7 +20,8 @@ from entrepot.engine.policy import Policy
 from entrepot.engine.prefetch import Prefetch
 from entrepot.engine.publicness import Publicness
 from entrepot.engine.reception import Reception
-from entrepot.engine.upstreams import BlobSource, Upstreams
+from entrepot.engine.sources import BlobSource
+from entrepot.engine.upstreams import Upstreams
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry import oci_errors
@@ -72,17 +74,18 @@ class Engine:
             is_out=self._upstreams.is_out,
             on_accepted=self.reception.accepted,
         )
-        patience = Patience(self.health)
-        self._manifests = Manifests(records, self._admission, self._upstreams, patience, policy, clock)
-        prefetch = Prefetch(blobs, records, self._admission, transfers, self._upstreams)
+        patience, errands = Patience(self.health), Errands(self._upstreams, self._admission)
+        self._manifests = Manifests(records, self._admission, self._upstreams, errands, patience, policy, clock)
+        prefetch = Prefetch(blobs, records, self._admission, transfers, self._upstreams, errands)
         self._lists = Lists(records, self._admission, self._upstreams, patience, policy, clock)
-        self._blobs = Blobs(blobs, transfers, self._admission, self._upstreams, policy, prefetch, clock)
+        self._blobs = Blobs(blobs, transfers, self._admission, self._upstreams, errands, policy, prefetch, clock)
         self.reconfigure(policy)
 
     def reconfigure(self, policy: Policy) -> None:
         """From the next request on."""
         self._manifests.policy = self._blobs.policy = self._lists.policy = self._admission.policy = policy
         self.reception.reconfigure(policy)
+        self._upstreams.passes.reload()
         self._bandwidth.reconfigure(policy.bandwidth, policy.workers)
         self._transfers.effort = Effort(policy.attempts, fill_alone=policy.prefetch)
 

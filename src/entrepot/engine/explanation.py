@@ -6,7 +6,7 @@ from typing import Final
 
 from entrepot.cache.interface import Records
 from entrepot.engine.access import Access
-from entrepot.engine.manifests import held_manifest
+from entrepot.engine.heldmanifests import held_manifest
 from entrepot.engine.policy import Policy
 from entrepot.engine.tags import TagRecord
 from entrepot.registry.catalogue import Registry

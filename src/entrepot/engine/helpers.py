@@ -32,7 +32,7 @@ def program_of(helper: str) -> str:
     return program
 
 
-def credential_from(helper: str, servers: Sequence[str], timeout: float = TIMEOUT) -> Claim:  # noqa: ASYNC109
+def credential_from(helper: str, servers: Sequence[str], timeout: float = TIMEOUT) -> Claim:
     """The credential for the first of the servers that the helper has one for. Raises `Unusable`."""
     program = program_of(helper)
     for server in servers:
@@ -48,7 +48,7 @@ def _asked(program: str, server: str, timeout: float) -> bytes | None:
     """What it prints; None if it fails, which is how it says that it has nothing."""
     name = os.path.basename(program)  # noqa: PTH119
     try:
-        process = subprocess.Popen(  # noqa: S603  # named in the configuration
+        process = subprocess.Popen(
             [program, "get"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -9,24 +9,26 @@ a client can still have when upstream throttles or goes away (DESIGN rules 5 and
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from entrepot.cache.interface import Records
-from entrepot.engine.admission import Admission
-from entrepot.engine.fields import matches_etag, of_content
+from entrepot.engine.admission import REFUSALS, Admission
+from entrepot.engine.errands import Errands
+from entrepot.engine.fields import of_content
 from entrepot.engine.flights import Flights
+from entrepot.engine.heldmanifests import held_manifest, keep_manifest, note_belonging, reply
 from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
 from entrepot.engine.negatives import TTL as ABSENT_FOR
 from entrepot.engine.negatives import Negatives
 from entrepot.engine.patience import Patience
 from entrepot.engine.policy import Policy
+from entrepot.engine.publicness import SAYS_NO
 from entrepot.engine.tags import NO_SIZE, TagRecord, Tags
 from entrepot.engine.upstreams import HeadRefused, Upstreams, trouble
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry.catalogue import Registry
 from entrepot.registry.digests import Digest, InvalidDigest
-from entrepot.registry.manifests import Descriptor, InvalidManifest, parse_manifest
 from entrepot.registry.mediatypes import accept_class
 from entrepot.registry.routes import ManifestRoute
 from entrepot.tasks import spawn
@@ -53,12 +55,13 @@ class Manifests:
         records: Records,
         admission: Admission,
         upstreams: Upstreams,
+        errands: Errands,
         patience: Patience,
         policy: Policy,
         clock: Callable[[], float],
     ) -> None:
         self._records, self._admission, self._upstreams, self._clock = records, admission, upstreams, clock
-        self._patience = patience
+        self._errands, self._patience = errands, patience
         self.tags = Tags(records)
         self.policy = policy
         self._absent = Negatives(clock)
@@ -93,7 +96,7 @@ class Manifests:
     def _question(request: PullRequest, route: ManifestRoute) -> tuple[str, ...]:
         """All that upstream's answer depends on."""
         accept = accept_class(request.headers.get_all("accept"))
-        return request.registry.name, request.method, route.path, request.identity.credential, accept
+        return request.registry.name, request.method, route.path, request.identity.credential, request.asks, accept
 
     # by digest
 
@@ -103,27 +106,32 @@ class Manifests:
         admitted: str = self._admission.admits(request, route.repository) or ""
         if held is not None and not (admitted and self._admission.belongs(request, route.repository, digest)):
             try:
-                await self._upstreams.head(request)
+                _, asked = await self._errands.asking(request, route.repository, digest, self._upstreams.head)
             except HeadRefused:
                 held = None  # let the GET say how
             else:
-                verdict, admitted = "proved", "checked"
-                await self._admission.accepted(request, route.repository, digest)
+                verdict, admitted = "proved", "checked" if asked is request else "public"
+                await self._admission.accepted(asked, route.repository, digest)
         if held is not None:
-            await self._belongs(request, route.repository, digest, *held)
-            return self._reply(request, digest, *held, verdict, "held", admitted=admitted)
+            await note_belonging(self._admission, request, route.repository, digest, *held)
+            return reply(request, digest, *held, verdict, "held", admitted=admitted)
         if request.method == "HEAD":
             return await self._head_unheld(request, route)
         _, body, media_type = await self._fetch(request, route)
-        return self._reply(request, digest, body, media_type, "miss", "fetched")
+        return reply(request, digest, body, media_type, "miss", "fetched")
 
     async def _head_unheld(self, request: PullRequest, route: ManifestRoute) -> Answer:
         """Upstream's own answer: the GET that follows will fetch."""
-        answer = await self._upstreams.relay(request, follow=True)
+
+        async def ask(one: PullRequest) -> Answer:
+            answer = await self._upstreams.relay(one, follow=True)
+            if answer.status >= 400:
+                raise Refused(answer)
+            return answer
+
+        answer, asked = await self._errands.asking(request, route.repository, route.reference, ask)
         if answer.status == 200:
-            await self._admission.accepted(request, route.repository, route.reference)
-        elif answer.status >= 400:
-            raise Refused(answer)
+            await self._admission.accepted(asked, route.repository, route.reference)
         return answer
 
     # by tag
@@ -143,7 +151,10 @@ class Manifests:
                 return await self._patience.within(request.registry, self._by_asking(asked, spare=True))
             return await self._by_asking(asked, spare=False)
         except (Refused, UpstreamError) as failure:
-            if not admitted or (why := trouble(failure)) is None:
+            why = trouble(failure)
+            if request.identity.own and isinstance(failure, Refused) and failure.status in SAYS_NO:
+                why = "upstream does not know a token of ours"  # it has been asked by nobody
+            if not admitted or why is None:
                 raise
             if (stale := spare or self._given_to_others(asked)) is None:
                 raise
@@ -154,7 +165,8 @@ class Manifests:
         request = asked.request
         if self._upstreams.is_down(request):
             return "stale", "upstream is down"
-        if not self._upstreams.may(request, "revalidate", "HEAD"):
+        may = self._upstreams.may(request, "revalidate", "HEAD")
+        if not may and not self._errands.may_share(request, asked.route.repository):
             return "stale", "quota of upstream is short"
         ttl = self.policy.tag_ttl(request.registry, asked.route.repository, asked.tag)
         if 0 <= self._clock() - spare.checked < ttl + self.policy.stale_while(request.registry):
@@ -173,16 +185,46 @@ class Manifests:
         return next((record for record in found if self._held(record.digest)), None)
 
     async def _by_asking(self, asked: _Tag, *, spare: bool) -> Answer:
-        """As upstream has it now. Raises what keeps it from saying; `spare`: there is something else to serve then."""
+        """As upstream has it now. Raises what keeps it from saying; `spare`: there is something else to serve then.
+
+        For what anyone may have and is held a client need not have a credential, nor one that is still good.
+        """
+        if not spare or asked.admitted != "public":
+            return await self._by_asking_as(asked, spare=spare)
+        showing = "authorization" in asked.request.headers and not asked.request.identity.own
+        if showing:
+            try:
+                return await self._by_asking_as(asked, spare=True)
+            except (Refused, HeadRefused) as refusal:
+                if refusal.status not in REFUSALS:
+                    raise
+        return await self._by_asking_as_nobody(asked)
+
+    async def _by_asking_as_nobody(self, asked: _Tag) -> Answer:
+        """With nobody's rights; where these are not enough any more, upstream's answer to the client itself."""
+        if (request := await self._errands.of_nobody(asked.request)) is not None:
+            try:
+                return await self._by_asking_as(replace(asked, request=request), spare=True)
+            except (Refused, HeadRefused) as refusal:
+                if trouble(refusal):
+                    raise
+                await self._admission.refused(request, asked.route.repository, refusal.status)
+        request = replace(asked.request, alone=True)
+        if request.method == "HEAD":
+            return await self._head_unheld(request, asked.route)
+        return await self._first_get(replace(asked, request=request))
+
+    async def _by_asking_as(self, asked: _Tag, *, spare: bool) -> Answer:
         request = asked.request
         if asked.record is None and request.method == "GET":
             return await self._first_get(asked)
         try:
             current = await self._checks.run(
-                (asked.key, request.identity.credential, request.method), lambda: self._check(asked)
+                (asked.key, request.identity.credential, request.asks, request.method), lambda: self._check(asked)
             )
         except HeadRefused as failure:
-            if spare and trouble(failure):
+            final = SAYS_NO if request.asks == "nobody" else REFUSALS if asked.admitted == "public" else ()
+            if spare and (trouble(failure) or failure.status in final):
                 raise
             current = None
         if current is None:  # upstream does not say which digest it is
@@ -198,10 +240,11 @@ class Manifests:
 
     async def _check(self, asked: _Tag) -> TagRecord | None:
         """A conditional HEAD of the tag: free of Docker Hub's quota. It proves access as well."""
-        request, record = asked.request, asked.record
+        request, record, repository = asked.request, asked.record, asked.route.repository
         more = [("If-None-Match", f'"{record.digest}"')] if record else []
-        status, fields = await self._upstreams.head(request, *more)
-        await self._admission.accepted(request, asked.route.repository, asked.tag)
+        way = self._errands.checking if record else self._errands.asking
+        (status, fields), one = await way(request, repository, asked.tag, lambda one: self._upstreams.head(one, *more))
+        await self._admission.accepted(one, repository, asked.tag)
         now = self._clock()
         if status == 304 and record:
             digest, media_type, size = record.digest, record.media_type, record.size
@@ -223,83 +266,43 @@ class Manifests:
         digest, body, media_type = await self._fetch(asked.request, asked.route)
         now = self._clock()
         await self.tags.put(asked.key, asked.request, asked.route, TagRecord(digest, media_type, len(body), now, now))
-        return self._reply(asked.request, digest, body, media_type, "miss", "fetched", age=0)
+        return reply(asked.request, digest, body, media_type, "miss", "fetched", age=0)
 
     async def _of_record(self, asked: _Tag, record: TagRecord, verdict: Verdict, why: str) -> Answer:
         request, repository = asked.request, asked.route.repository
         age = self._clock() - record.checked
         held = self._held(record.digest)
         if held is not None:
-            await self._belongs(request, repository, record.digest, *held)
-            admitted = asked.admitted if verdict in {"hit", "stale"} else "checked"
-            return self._reply(request, record.digest, *held, verdict, why, age=age, admitted=admitted)
+            await note_belonging(self._admission, request, repository, record.digest, *held)
+            admitted = asked.admitted if verdict in {"hit", "stale"} or request.asks != "client" else "checked"
+            return reply(request, record.digest, *held, verdict, why, age=age, admitted=admitted)
         if request.method == "HEAD":
             fields = of_content(record.digest, record.media_type, status="hit; detail=record", age=age)
             length = None if record.size == NO_SIZE else record.size
             return Answer(200, Headers(fields), verdict=verdict, why=why, length=length)
         _, body, media_type = await self._fetch(request, ManifestRoute(repository, record.digest))
-        return self._reply(request, record.digest, body, media_type, "miss", "fetched", age=age)
+        return reply(request, record.digest, body, media_type, "miss", "fetched", age=age)
 
     # both
 
     async def _fetch(self, request: PullRequest, route: ManifestRoute) -> tuple[Digest, bytes, str]:
+        """In its own name, or in the one in which it may be asked for."""
+        fetched, _ = await self._errands.asking(
+            request, route.repository, route.reference, lambda one: self._fetch_as(one, route)
+        )
+        return fetched
+
+    async def _fetch_as(self, request: PullRequest, route: ManifestRoute) -> tuple[Digest, bytes, str]:
         """Gets it from upstream, verifies and keeps it; one GET however many ask with this credential at once."""
 
         async def get() -> tuple[Digest, bytes, str]:
             body, media_type, digest = await self._upstreams.manifest(request, route)
             await self._admission.accepted(request, route.repository, digest)
-            await self._records.put_bytes(manifest_key(digest), media_type.encode() + b"\n" + body)
-            await self._belongs(request, route.repository, digest, body, media_type)
+            await keep_manifest(self._records, digest, body, media_type)
+            await note_belonging(self._admission, request, route.repository, digest, body, media_type)
             return digest, body, media_type
 
         return await self._fetches.run(self._question(request, route), get)
 
     def _held(self, digest: Digest) -> tuple[bytes, str] | None:
         return held_manifest(self._records, digest)
-
-    async def _belongs(
-        self, request: PullRequest, repository: str, digest: Digest, body: bytes, media_type: str
-    ) -> None:
-        """Records that the repository has this manifest and all it refers to."""
-        if self._admission.is_followed(request, repository, digest):
-            return
-        itself = Descriptor(media_type, digest, len(body))
-        try:
-            info = parse_manifest(body, media_type)
-        except InvalidManifest:
-            children: tuple[Descriptor, ...] = ()  # an artifact of a kind we do not know: it is served all the same
-        else:
-            children = (*info.blobs, *info.manifests)
-        await self._admission.manifest(request, repository, itself, children)
-
-    def _reply(
-        self,
-        request: PullRequest,
-        digest: Digest,
-        body: bytes,
-        media_type: str,
-        verdict: Verdict,
-        why: str,
-        *,
-        age: float | None = None,
-        admitted: str = "checked",
-    ) -> Answer:
-        status = "fwd=miss; stored" if verdict == "miss" else "hit" if verdict != "stale" else "hit; detail=stale"
-        fields = of_content(digest, media_type, status=status, age=age)
-        if verdict == "stale":
-            fields.append(("Warning", '111 entrepot "Revalidation Failed"'))
-        if matches_etag(request.headers, digest):
-            return Answer(304, Headers(fields), verdict=verdict, why=why, admitted=admitted)
-        return Answer(200, Headers(fields), body, verdict, why, admitted, length=len(body))
-
-
-def held_manifest(records: Records, digest: Digest) -> tuple[bytes, str] | None:
-    """Bytes and media type of a manifest in the store."""
-    if (value := records.get_bytes(manifest_key(digest))) is None:
-        return None
-    media_type, _, body = value.partition(b"\n")
-    return body, media_type.decode()
-
-
-def manifest_key(digest: Digest) -> str:
-    return f"manifest/{digest}"

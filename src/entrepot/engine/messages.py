@@ -16,6 +16,11 @@ that was under way; `stale` is held and could not be checked; `pass` is upstream
 upstream's refusal, passed on; `failed` is our own error."""
 
 
+type InNameOf = Literal["client", "nobody", "box"]
+"""With whose rights a registry is asked: the client's own; those that anyone has, with a token issued to nobody; or
+those of the box's account, which say nothing of what the client may have."""
+
+
 @dataclass(slots=True)
 class Trace:
     """What a request has cost, for the log."""
@@ -34,6 +39,8 @@ class PullRequest:
     client: str  # address, for the log
     identity: Identity = NOBODY  # found by the engine from `headers`
     trace: Trace = field(default_factory=Trace, compare=False)
+    asks: InNameOf = "client"  # how upstream is asked; who gets the answer is decided by `identity` all the same
+    alone: bool = False  # nobody's rights have just not been enough: the box must not lend its own
 
     def of(self, identity: Identity) -> "PullRequest":
         """The same, now that it is known who asks. `dataclasses.replace` takes four times as long."""
@@ -88,4 +95,4 @@ class Refused(EntrepotError):
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(f"upstream answered {answer.status}")
-        self.answer = answer
+        self.answer, self.status = answer, answer.status

@@ -1,23 +1,25 @@
 """What the fetching process is told of a request, and what it tells of a failure: as JSON, without loss.
 
 Only the worker and the fetching process exchange these, over a socket that is for their owner only: the client's
-credential is in them, because upstream must be asked in its name.
+credential is in them, because upstream must be asked in its name. What is asked in nobody's name or the box's says so
+and carries no credential: the fetching process has its own.
 """
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from entrepot.cache.interface import NoRoom, StoreError, TooLarge
+from entrepot.cache.interface import DigestMismatch, NoRoom, StoreError, TooLarge
 from entrepot.engine.identity import Identity
 from entrepot.engine.messages import Answer, PullRequest, Refused
+from entrepot.engine.passes import NoPass
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry.catalogue import Registry
 from entrepot.registry.digests import Digest
 from entrepot.registry.routes import BlobRoute
 from entrepot.upstream import errors
-from entrepot.upstream.fetch import Abandoned, TransferError
+from entrepot.upstream.fetch import Abandoned, TransferError, WrongBytes
 
 type Document = Mapping[str, object]
 
@@ -37,6 +39,7 @@ UPSTREAM: Final[Mapping[str, type[errors.UpstreamError]]] = {
         errors.TooManyRedirects,
         errors.InvalidResponse,
         errors.TooLarge,
+        NoPass,
     )
 }
 
@@ -50,16 +53,18 @@ def pack(request: PullRequest) -> Document:
     route = request.route
     if not isinstance(route, BlobRoute):
         raise InvalidParcel("only blobs are fetched")
+    needed = NEEDED if request.asks == "client" else NEEDED - {"authorization"}
     return {
         "registry": request.registry.name,
         "repository": route.repository,
         "digest": str(route.digest),
         "query": route.query,
-        "headers": [[name, value] for name, value in request.headers if name.lower() in NEEDED],
+        "headers": [[name, value] for name, value in request.headers if name.lower() in needed],
         "client": request.client,
         "who": request.identity.credential,
         "anonymous": request.identity.anonymous,
         "own": request.identity.own,
+        "asks": request.asks,
     }
 
 
@@ -76,11 +81,12 @@ def unpack(document: Document, registry: Callable[[str], Registry | None]) -> Pu
             "who": str(who),
             "anonymous": bool(anonymous),
             "own": bool(own),
+            "asks": "client" | "nobody" | "box" as asks,
         } if (found := registry(name)) is not None:
             headers = Headers([(str(one[0]), str(one[1])) for one in fields if isinstance(one, list) and len(one) == 2])
             route = BlobRoute(repository, Digest.parse(digest), query=query)
             identity = Identity(name, who, anonymous=anonymous, own=own)
-            return PullRequest("GET", found, route, headers, client, identity)
+            return PullRequest("GET", found, route, headers, client, identity, asks=asks)
         case {"registry": str(name)}:
             raise InvalidParcel(f"no blob of {name!r} can be asked for")
         case _:
@@ -109,7 +115,9 @@ def pack_failure(error: EntrepotError) -> Document:
             return {"kind": known, "host": error.host, "cause": error.cause}
         case Abandoned():
             return {"kind": "Abandoned", "text": str(error)}
-        case _:  # wrong bytes too: the fetching process has said so, and tries again by itself
+        case DigestMismatch():  # this process has said so in its log, and tries again by itself
+            return {"kind": "WrongBytes", "text": str(error)}
+        case _:
             return {"kind": "TransferError", "text": str(error)}
 
 
@@ -128,5 +136,7 @@ def unpack_failure(document: Document) -> EntrepotError:
             return UPSTREAM[kind](host, cause)
         case {"kind": "Abandoned", "text": str(text)}:
             return Abandoned(text)
+        case {"kind": "WrongBytes", "text": str(text)}:
+            return WrongBytes(text)
         case _:
             return TransferError(str(document.get("text", "the fetching process failed")))

@@ -3,8 +3,8 @@
 A client asks for three layers at a time; over a link with latency the rest might as well be on their way. It begins
 when the first layer is fetched, not when the manifest is: clients that only look (`skopeo inspect`, containerd, which
 reads the manifests of every platform) would cost the whole image. The credential is that of the client that asked,
-used while its request is in memory and never kept. When the registry's quota runs low nothing is fetched ahead: what
-is left of it is for what clients ask for.
+used while its request is in memory and never kept; when it has ended, that of the box, if it has one, or nobody's. When
+the registry's quota runs low nothing is fetched ahead: what is left of it is for what clients ask for.
 """
 
 import asyncio
@@ -14,9 +14,11 @@ from typing import Final
 
 from entrepot.cache.interface import BlobStore, Records
 from entrepot.engine.admission import Admission
-from entrepot.engine.manifests import held_manifest
+from entrepot.engine.errands import Errands
+from entrepot.engine.heldmanifests import held_manifest
 from entrepot.engine.messages import PullRequest
-from entrepot.engine.upstreams import BlobSource, Upstreams
+from entrepot.engine.sources import BlobSource
+from entrepot.engine.upstreams import Upstreams
 from entrepot.errors import EntrepotError
 from entrepot.registry.digests import Digest
 from entrepot.registry.manifests import Descriptor, InvalidManifest, parse_manifest
@@ -31,10 +33,16 @@ class Prefetch:
     """Starts transfers nobody has asked for yet."""
 
     def __init__(
-        self, store: BlobStore, records: Records, admission: Admission, transfers: Transfers, upstreams: Upstreams
+        self,
+        store: BlobStore,
+        records: Records,
+        admission: Admission,
+        transfers: Transfers,
+        upstreams: Upstreams,
+        errands: Errands,
     ) -> None:
         self._store, self._records, self._admission = store, records, admission
-        self._transfers, self._upstreams = transfers, upstreams
+        self._transfers, self._upstreams, self._errands = transfers, upstreams, errands
         self._room = asyncio.Semaphore(AT_ONCE)
         self._wanted: set[Digest] = set()
 
@@ -68,7 +76,9 @@ class Prefetch:
                 if self._upstreams.conduct.is_suspicious(request.registry.name):
                     return
                 source = BlobSource(self._upstreams, asking)
-                transfer, _ = self._transfers.join(layer.digest, source, layer.size if layer.size >= 0 else None)
+                transfer, mine = self._transfers.join(layer.digest, source, layer.size if layer.size >= 0 else None)
+                if mine and (spare := self._errands.spare(asking, repository)) is not None:
+                    transfer.offer(BlobSource(self._upstreams, spare))
                 try:
                     await transfer.opened()
                     if source.accepted:

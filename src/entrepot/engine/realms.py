@@ -138,13 +138,11 @@ class Realms:
         """
         if not (challenges := self._challenges(registry)):
             return None
+        more = {"scope": f"repository:{repository}:pull"} | ({"error": "insufficient_scope"} if insufficient else {})
         fields = [API_VERSION, ("Content-Type", oci_errors.CONTENT_TYPE), *STALE]
-        for challenge in challenges:
-            if challenge.scheme == "bearer":
-                more = {"scope": f"repository:{repository}:pull"}
-                more |= {"error": "insufficient_scope"} if insufficient else {}
-                challenge = Challenge("bearer", {**challenge.params, **more})  # noqa: PLW2901
-            fields.append(("WWW-Authenticate", str(challenge)))
+        for one in challenges:
+            asked = Challenge("bearer", {**one.params, **more}) if one.scheme == "bearer" else one
+            fields.append(("WWW-Authenticate", str(asked)))
         detail = [{"Type": "repository", "Class": "", "Name": repository, "Action": "pull"}]
         body = oci_errors.error_body(oci_errors.UNAUTHORIZED, "authentication required", detail)
         return Answer(401, Headers(fields), body, "refused", "not admitted, and upstream is away", length=len(body))

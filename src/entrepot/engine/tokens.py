@@ -20,6 +20,7 @@ from typing import Final, Protocol
 from entrepot.cache.interface import Records, StoreError
 from entrepot.engine.asking import Asking, asked_by
 from entrepot.engine.fields import STALE, to_upstream
+from entrepot.engine.granted import granted
 from entrepot.engine.hashing import Busy
 from entrepot.engine.identity import Identities, Issued
 from entrepot.engine.messages import Answer, Refused, TokenRequest
@@ -32,8 +33,6 @@ from entrepot.upstream.client import UpstreamClient
 from entrepot.upstream.errors import LoopDetected, Unreachable, UpstreamError
 
 _log = logging.getLogger("entrepot.tokens")
-DEFAULT_LIFE: Final = 60.0  # seconds, of a token whose service does not say (distribution token specification)
-MAX_LIFE: Final = 12 * 3600.0  # seconds
 UNAUTHORIZED: Final = 401
 
 
@@ -113,7 +112,7 @@ class Tokens:
             await self._refusals.note(request, asking, answer)
         if answer.status != 200 or not (asking.claim or asking.nobody):
             return
-        tokens, life = _given(answer)
+        tokens, life = granted(answer.body)
         until = self._clock() + life
         if asking.claim is None:
             issued = Issued(until, anonymous=True)
@@ -159,18 +158,3 @@ class Tokens:
         fields = Headers([("Content-Type", "application/json"), ("Cache-Control", "no-store"), *STALE])
         why = "token of ours, " + ("for an account" if account else "for nobody")
         return Answer(200, fields, json.dumps(body, separators=(",", ":")).encode(), "stale", why)
-
-
-def _given(answer: Answer) -> tuple[set[str], float]:
-    """The tokens of a service's answer, and for how many seconds they are good."""
-    try:
-        document = json.loads(answer.body) if isinstance(answer.body, bytes) else None
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        return set(), 0.0
-    found = {token for name in ("token", "access_token") if isinstance(token := document.get(name), str) and token}
-    life = document.get("expires_in")
-    if isinstance(life, bool) or not isinstance(life, int | float) or not life > 0:
-        life = DEFAULT_LIFE
-    return found, min(float(life), MAX_LIFE)

@@ -1,41 +1,37 @@
-"""Questions to a registry, in the name of one client.
+"""Questions to a registry, in the name of one client, or in the one that the request says.
 
 Turns a pull request into an upstream exchange and what comes back into an answer or `Refused`. Decides nothing about
 who may have the result. Every answer's word on the quota is noted here, and every byte of a blob passes the bandwidth
 cap here.
 """
 
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Final
-from urllib.parse import urlsplit
 
-from entrepot.cache.interface import DigestMismatch
-from entrepot.engine.bodies import PassingBody
 from entrepot.engine.conduct import Conduct
 from entrepot.engine.fields import relayed, to_upstream
 from entrepot.engine.identity import ANONYMOUS
 from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
-from entrepot.engine.parcel import pack
+from entrepot.engine.passes import Passes, Who
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest
-from entrepot.registry.ranges import Range
-from entrepot.registry.routes import BlobRoute, ManifestRoute, Route
+from entrepot.registry.routes import ManifestRoute, Route
 from entrepot.upstream.bandwidth import Bandwidth
 from entrepot.upstream.client import UpstreamClient
 from entrepot.upstream.errors import Down, InvalidResponse, Slow, UpstreamError
 from entrepot.upstream.health import Health
 from entrepot.upstream.quota import Key, Purpose, Quotas, counts
-from entrepot.upstream.redirects import origin
 from entrepot.upstream.response import Response
-from entrepot.upstream.source import Opened
 
 MAX_MANIFEST: Final = 4 << 20  # bytes; the distribution spec asks registries to take at least this much
 MAX_MESSAGE: Final = 1 << 20  # bytes of an error, a token or a page of tags that is relayed
 RETRIABLE: Final = frozenset({408, 429, 500, 502, 503, 504})  # upstream's trouble, not its verdict on the client
 REFUSES_HEAD: Final = frozenset({405, 501})
 TOO_MANY: Final = 429
+UNAUTHORIZED: Final = 401
+BOX: Final = "box"  # the quota of its own account, as the quota of a credential is known by
 
 
 type Observer = Callable[[PullRequest, int, Headers], Awaitable[None]]
@@ -60,13 +56,14 @@ class Upstreams:
     ) -> None:
         """`health` watches `client`."""
         self._client, self._quotas, self._clock = client, quotas, clock
+        self.passes = Passes(client, clock)
         self.health = health
         self._bandwidth = bandwidth
         self.conduct = conduct
         self.observed: Observer = _unobserved
 
     def may(self, request: PullRequest, purpose: Purpose, method: str) -> bool:
-        """Whether the quota of this client's credential allows a request like this that nobody waits for."""
+        """Whether the quota it would draw on allows a request like this that nobody waits for."""
         counted = counts(request.registry, method, request.route)
         return self._quotas.may(self._quota_key(request), purpose, self._clock(), counted=counted)
 
@@ -87,7 +84,8 @@ class Upstreams:
         return self._bandwidth.is_capped(request.registry)
 
     def _quota_key(self, request: PullRequest) -> Key:
-        return request.registry.name, request.identity.credential
+        names = {"client": request.identity.credential, "nobody": ANONYMOUS, "box": BOX}
+        return request.registry.name, names[request.asks]
 
     @asynccontextmanager
     async def exchange(
@@ -99,20 +97,50 @@ class Upstreams:
         follow: bool,
         insist: bool = False,
     ) -> AsyncIterator[Response]:
-        """One exchange with the client's own credential; `route` if not the request's. Raises `UpstreamError`.
+        """One exchange in the name of which the request speaks; `route` if not its own. Raises `UpstreamError`.
 
         `insist`: also while upstream is known to be down.
         """
-        registry = request.registry
+        registry, asked = request.registry, route or request.route
         request.trace.upstream += 1
-        url = registry.upstream + (route or request.route).target
-        headers = to_upstream(request.headers, *more)
         opening = self._client.follow if follow else self._client.open
-        async with opening(method, url, headers, ca=registry.ca, insist=insist) as response:
+
+        def ask(target: str, headers: Headers) -> AbstractAsyncContextManager[Response]:
+            return opening(method, registry.upstream + target, headers, ca=registry.ca, insist=insist)
+
+        async with AsyncExitStack() as stack:
+            if request.asks == "client":
+                response = await stack.enter_async_context(ask(asked.target, to_upstream(request.headers, *more)))
+            else:
+                fields = to_upstream(request.headers.without("authorization"), *more)
+                again = partial(ask, asked.path)
+                response = await self._with_a_pass(stack, request, request.asks, again, fields)
             self._quotas.observe(self._quota_key(request), response.headers, response.status, self._clock())
-            if not response.elsewhere:
+            if not response.elsewhere and request.asks == "client":
                 await self.observed(request, response.status, response.headers)
             yield response
+
+    async def _with_a_pass(
+        self,
+        stack: AsyncExitStack,
+        request: PullRequest,
+        who: Who,
+        ask: Callable[[Headers], AbstractAsyncContextManager[Response]],
+        fields: Headers,
+    ) -> Response:
+        """Not in a client's name: what is challenged is asked once more, with what answers the challenge."""
+        shown = await self.passes.known(request, who)
+        response = await stack.enter_async_context(ask(_showing(fields, shown)))
+        if response.status != UNAUTHORIZED or response.elsewhere:
+            return response
+        issued = await self.passes.issue(request, who, response.headers, instead_of=shown)
+        if issued is None:
+            return response
+        await stack.aclose()
+        response = await stack.enter_async_context(ask(_showing(fields, issued)))
+        if response.status == UNAUTHORIZED and not response.elsewhere:
+            await self.passes.refused(request, who)
+        return response
 
     @asynccontextmanager
     async def elsewhere(self, request: PullRequest, url: str, *more: tuple[str, str]) -> AsyncIterator[Response]:
@@ -151,25 +179,6 @@ class Upstreams:
             self._quotas.observe((registry.name, ANONYMOUS), response.headers, response.status, self._clock())
             return response.status, response.headers
 
-    async def nobody_token(self, request: PullRequest, url: str) -> str:
-        """A token issued to nobody. `url` is the registry's word: it must be https, or the registry's own place."""
-        registry = request.registry
-        if not url.startswith("https://") and origin(urlsplit(url)) != origin(urlsplit(registry.upstream)):
-            raise InvalidResponse(registry.name, "names a token service without https")
-        self._client.refuse_inward(url, first=registry.upstream)
-        headers = to_upstream(request.headers.without("authorization", "accept"), ("Accept", "application/json"))
-        async with self._client.open("GET", url, headers, ca=registry.ca) as response:
-            body = await response.read(MAX_MESSAGE)
-            status = response.status
-        try:
-            document = json.loads(body) if status == 200 else {}
-        except ValueError:
-            document = {}
-        token = document.get("token") or document.get("access_token") if isinstance(document, dict) else None
-        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-            raise InvalidResponse(registry.name, f"gives no token to nobody ({status})")
-        return token
-
     async def get_allowed(self, request: PullRequest) -> None:
         """Begins a GET of this very URL: returns if it is answered, raises `Refused` with upstream's words if not."""
         async with self.exchange(request, "GET", follow=False) as response:
@@ -188,6 +197,10 @@ class Upstreams:
         if isinstance(wanted, Digest) and digest != wanted:
             raise InvalidResponse(request.registry.name, f"sent a manifest {digest} for {wanted}")
         return body, media_type, digest
+
+
+def _showing(fields: Headers, authorization: str | None) -> Headers:
+    return fields if authorization is None else fields.with_("Authorization", authorization)
 
 
 class HeadRefused(UpstreamError):
@@ -224,135 +237,3 @@ async def snapshot(response: Response) -> Answer:
     return Answer(
         response.status, relayed(response.headers), body, verdict, f"upstream says {response.status}", length=length
     )
-
-
-async def distant(upstreams: Upstreams, request: PullRequest, part: Range) -> PassingBody | None:
-    """The bytes of `part` of a blob by a request of their own; None when upstream does not give just these."""
-    async with AsyncExitStack() as stack:
-        wanted = ("Range", f"bytes={part.start}-{part.stop - 1}")
-        response = await stack.enter_async_context(upstreams.exchange(request, "GET", wanted, follow=True))
-        if response.status != 206 or _content_range(response)[0] != part.start:
-            return None
-        return PassingBody(upstreams.paced(request, response), stack.pop_all().aclose, part.length)
-    return None
-
-
-async def verified(chunks: AsyncIterator[bytes], digest: Digest) -> AsyncIterator[bytes]:
-    """The same bytes, one piece behind: the last piece comes only if the whole has the digest.
-
-    Raises `DigestMismatch` instead of it.
-    """
-    hasher, size, last = digest.hasher(), 0, b""
-    async for chunk in chunks:
-        hasher.update(chunk)
-        size += len(chunk)
-        if last:
-            yield last
-        last = chunk
-    if (actual := hasher.hexdigest()) != digest.hex:
-        raise DigestMismatch(digest, f"{digest.algorithm}:{actual}", size)
-    if last:
-        yield last
-
-
-async def past_the_store(
-    upstreams: Upstreams, request: PullRequest, digest: Digest
-) -> tuple[int, Headers, PassingBody]:
-    """A blob, or the range of it that the client asked for, for this client only. Raises `Refused`, `UpstreamError`.
-
-    The whole is verified on its way (DESIGN rule 1); of a range only the client can tell, when it has the rest.
-    """
-    more = [("Range", value) for value in request.headers.get_all("range")[:1]]
-    async with AsyncExitStack() as stack:
-        response = await stack.enter_async_context(upstreams.exchange(request, "GET", *more, follow=True))
-        if response.status not in {200, 206}:
-            raise Refused(await snapshot(response))
-        chunks = upstreams.paced(request, response)
-        if response.status == 200:
-            chunks = verified(chunks, digest)
-        body = PassingBody(chunks, stack.pop_all().aclose, response.content_length)
-        return response.status, response.headers, body
-    raise RuntimeError("unreachable: the block above returns or raises")
-
-
-class BlobSource:
-    """`entrepot.upstream.source.Source`: one blob, asked for with the credential of one client.
-
-    Where a redirect to another host has led is remembered for as long as the transfer lasts: ranges and resumptions go
-    there at once, which spares the registry the question, and needs no token. A signed URL is a credential: it is kept
-    in memory only, and when it is refused or fails the registry is asked for a new one.
-    """
-
-    def __init__(self, upstreams: Upstreams, request: PullRequest) -> None:
-        self._upstreams, self._request = upstreams, request
-        self.name = request.registry.name
-        self.accepted = False
-        """Upstream has answered this client's credential with bytes: the proof of access."""
-        self._direct: str | None = None
-
-    def describe(self) -> Mapping[str, object]:
-        """The request, for the fetching process."""
-        return pack(self._request)
-
-    def serves(self, registry: str, repository: str) -> bool:
-        """Whether the bytes come from this repository."""
-        route = self._request.route
-        return (registry, repository) == (self.name, route.repository if isinstance(route, BlobRoute) else "")
-
-    @property
-    def parallel(self) -> bool:
-        """Not under a bandwidth cap, which is shared by transfers, nor where bytes were wrong."""
-        return not self._upstreams.is_capped(self._request) and not self._upstreams.conduct.is_suspicious(self.name)
-
-    @asynccontextmanager
-    async def open(self, offset: int, stop: int | None = None) -> AsyncIterator[Opened]:
-        more = [("Range", f"bytes={offset}-{'' if stop is None else stop - 1}")] if offset or stop is not None else []
-        async with AsyncExitStack() as stack:
-            response = None
-            if offset and (direct := self._direct) is not None:
-                response = await self._ask_directly(stack, direct, more)
-            if response is None:
-                # Clients may be reading already: they rather wait for what looks dead than be broken off.
-                exchange = self._upstreams.exchange(self._request, "GET", *more, follow=True, insist=offset > 0)
-                response = await stack.enter_async_context(exchange)
-                self.accepted = self.accepted or response.status in {200, 206}
-                self._direct = response.url if response.elsewhere and response.status in {200, 206} else None
-            yield await self._opened(response, offset)
-
-    async def _ask_directly(self, stack: AsyncExitStack, url: str, more: list[tuple[str, str]]) -> Response | None:
-        """The answer from where the last redirect led; None when the registry must be asked."""
-        exchange = self._upstreams.elsewhere(self._request, url, *more)
-        try:
-            response = await stack.enter_async_context(exchange)
-        except UpstreamError:
-            response = None
-        if response is None or response.status not in {200, 206}:
-            if self._direct == url:
-                self._direct = None
-            await stack.aclose()
-            return None
-        return response
-
-    async def _opened(self, response: Response, offset: int) -> Opened:
-        chunks = self._upstreams.paced(self._request, response)
-        if response.status == 206:
-            start, total = _content_range(response)
-            return Opened(start, total, chunks, ranges=True)
-        if response.status == 200:
-            ranges = "bytes" in response.headers.get("accept-ranges", "").lower()
-            return Opened(0, response.content_length, chunks, ranges)
-        if response.status == 416 and offset:
-            raise InvalidResponse(self.name, f"has no byte {offset} of it")
-        if offset and (response.status in RETRIABLE or response.redirected):  # a signed URL that has expired: ask anew
-            raise InvalidResponse(self.name, f"answered {response.status} to a resumption")
-        raise Refused(await snapshot(response))
-
-
-def _content_range(response: Response) -> tuple[int, int | None]:
-    """First byte and total of a 206's `Content-Range` (RFC 9110 14.4)."""
-    unit, _, rest = response.headers.get("content-range", "").strip().partition(" ")
-    span, _, total = rest.partition("/")
-    first = span.partition("-")[0].strip()
-    if unit.lower() != "bytes" or not first.isdigit() or not (total == "*" or total.isdigit()):
-        raise InvalidResponse(response.url.partition("?")[0], "sent a 206 without a usable Content-Range")
-    return int(first), None if total == "*" else int(total)

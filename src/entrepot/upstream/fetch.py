@@ -32,6 +32,10 @@ class TransferError(EntrepotError):
     """The transfer ended without the blob; what was read so far must not be ended clean."""
 
 
+class WrongBytes(TransferError):
+    """The fetching process has found wrong bytes, and may be trying again."""
+
+
 class Abandoned(TransferError):
     """Nobody waits for it, and too little was in to go on."""
 

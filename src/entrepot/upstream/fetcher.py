@@ -7,7 +7,7 @@ makes them of the orders' documents.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -79,8 +79,9 @@ class Fetcher:
 
     async def _obey(self, order: Document, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         match order:
-            case {"digest": str(digest), "size": int() | None as size, "source": dict(source)}:
-                await self._bring(Digest.parse(digest), size, self._source(source), reader, writer)
+            case {"digest": str(digest), "size": int() | None as size, "source": dict(source), "others": list(others)}:
+                sources = [self._source(one) for one in (source, *others)]
+                await self._bring(Digest.parse(digest), size, sources, reader, writer)
             case _:
                 await self._pace(order, reader, writer)
 
@@ -98,14 +99,15 @@ class Fetcher:
         self,
         digest: Digest,
         size: int | None,
-        source: Source,
+        sources: Sequence[Source],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
+        source, *others = sources
         while True:
             transfer, started = self._transfers.join(digest, source, size)
-            if not started:
-                transfer.offer(source)
+            for one in others if started else sources:
+                transfer.offer(one)
             listening = spawn(self._listen(reader, transfer), name=f"orders for {digest}")
             telling = spawn(self._tell(transfer, source, writer), name=f"news of {digest}", quiet=True)
             try:

@@ -2,7 +2,7 @@
 
 A connection is for one blob. The worker begins with an order, and may add to it:
 
-    {"digest": "sha256:…", "size": 123 | null, "source": {…}}
+    {"digest": "sha256:…", "size": 123 | null, "source": {…}, "others": [{…}]}
     {"waiting": true | false}          whether any client of the worker waits for it; true to begin with
     {"offer": {…}}                     another source, in case the first is refused half-way
 

@@ -7,7 +7,7 @@ itself, and does not wait again for a while.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -64,15 +64,20 @@ class Remote:
         return self._restore(document)
 
     @asynccontextmanager
-    async def order(self, digest: Digest, size: int | None, source: Document) -> AsyncIterator[Line | None]:
-        """Orders a blob; None when nobody takes orders, not soon either. Leaving withdraws it."""
+    async def order(
+        self, digest: Digest, size: int | None, source: Document, others: Sequence[Document] = ()
+    ) -> AsyncIterator[Line | None]:
+        """Orders a blob; None when nobody takes orders, not soon either. Leaving withdraws it.
+
+        `others`: what has been offered besides, if it has been under way before.
+        """
         connection = await self._reach()
         if connection is None:
             yield None
             return
         reader, writer = connection
         try:
-            say(writer, {"digest": str(digest), "size": size, "source": source})
+            say(writer, {"digest": str(digest), "size": size, "source": source, "others": list(others)})
             yield Line(reader, writer)
         finally:
             await _close(writer)
@@ -91,6 +96,8 @@ class Remote:
         """A connection, perhaps to one that is about to start."""
         deadline = self._clock() + self._patience
         while (connection := await self._connect()) is None:
+            if not self._path.exists():
+                return None  # there never was one
             now = self._clock()
             if now - self._missed < DESPAIR:
                 return None

@@ -14,6 +14,7 @@ class Opened:
     total: int | None  # size of the whole blob in bytes, None when upstream does not say
     chunks: AsyncIterator[bytes]  # raises UpstreamError while iterating when the body breaks
     ranges: bool = False  # upstream has said, or shown, that it gives ranges of it
+    foreign: bool = False  # no 206 though a range was asked for: it may be an answer to something else
 
 
 class Source(Protocol):

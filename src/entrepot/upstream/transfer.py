@@ -23,6 +23,7 @@ from entrepot.cache.interface import BlobReader, BlobStore, DigestMismatch, Part
 from entrepot.errors import EntrepotError
 from entrepot.registry.digests import Digest
 from entrepot.tasks import spawn
+from entrepot.upstream.errors import InvalidResponse
 from entrepot.upstream.fetch import Fetch, TransferError
 from entrepot.upstream.lanes import Lanes
 from entrepot.upstream.news import Document
@@ -51,7 +52,7 @@ class Transfer:
         remote: Remote | None,
     ) -> None:
         self.digest = digest
-        self.size = size  # bytes; None until somebody knows
+        self.size = self._told = size  # bytes; None until somebody knows
         self.available = 0  # bytes that waiters may have
         self.received = 0  # bytes taken from upstream; less than the size if it was resumed or followed
         self.verified = False
@@ -173,6 +174,10 @@ class Transfer:
     async def announced(self, opened: Opened) -> None:
         """Upstream has answered with bytes: waiters may have what comes. Raises `StoreError`."""
         if opened.total is not None:
+            if opened.foreign and self.size is not None and opened.total != self.size:
+                raise InvalidResponse(
+                    self.origin.name, f"answered a resumption with {opened.total} bytes of another thing"
+                )
             if self.size is not None and opened.total != self.size:
                 # A manifest or an earlier answer said otherwise: the bytes cannot be these.
                 raise DigestMismatch(self.digest, f"{opened.total} bytes announced instead of {self.size}", 0)
@@ -182,7 +187,7 @@ class Transfer:
         if self.size is not None:
             await (self._reserving or asyncio.to_thread(part.reserve, self.size))
             self._store.announce(self.digest, self.size)
-        self._reader = part.reader()
+        self._take(part.reader())
         self.available = max(0, part.offset - 1)
         self._notify()
 
@@ -201,8 +206,10 @@ class Transfer:
         """True when the blob is committed: from now on it is read from there."""
         if (held := self._store.open(self.digest)) is None:
             return False
-        self.size, self._reader = held
-        self.available, self.verified = self.size, True
+        size, reader = held
+        self._take(reader)
+        self.size = self.available = size
+        self.verified = True
         self._notify()
         return True
 
@@ -210,7 +217,8 @@ class Transfer:
         """By another process: True at the end, False if there is none, None if it died. Raises what ended it there."""
         if self._remote is None:
             return False
-        async with self._remote.order(self.digest, self.size, self._sources[0].describe()) as line:
+        first, *others = [source.describe() for source in self._sources]
+        async with self._remote.order(self.digest, self.size, first, others) as line:
             if line is None:
                 return False
             self._line = line
@@ -229,7 +237,7 @@ class Transfer:
             case {"opened": int() | None as size, "accepted": bool() as accepted}:
                 self.size = size
                 self.origin.accepted = self.origin.accepted or accepted
-                self._read_along()
+                self._read_along(anew=True)
             case {"at": int(at)}:
                 self.available = max(self.available, at)
             case {"done": int(size)}:
@@ -251,10 +259,20 @@ class Transfer:
                 return
             await asyncio.sleep(FOLLOW_INTERVAL)  # it is verified, and being made durable
 
-    def _read_along(self) -> None:
+    def _read_along(self, *, anew: bool = False) -> None:
         """Opens what another process writes, if it is there already."""
-        if self._reader is None and (followed := self._store.follow(self.digest)) is not None:
-            self._reader = followed[2]
+        if (anew or self._reader is None) and (followed := self._store.follow(self.digest)) is not None:
+            self._take(followed[2])
+
+    def _take(self, reader: BlobReader) -> None:
+        """What is read from now on. Raises `TransferError` unless it goes on where waiters have read the beginning."""
+        if self._reader is None:
+            self._reader = reader
+            return
+        other = reader.identity != self._reader.identity
+        reader.close()
+        if other:
+            raise TransferError(f"{self.digest}: what was read along has been thrown away")
 
     async def _follow(self) -> None:
         """Reads along with the process that writes, until it has committed or is gone."""
@@ -262,18 +280,22 @@ class Transfer:
             written, size, reader = followed
             if size is not None:
                 self.size = size
-            if self._reader is None and size is not None:
-                self._reader = reader
+            if self._reader is not None or size is not None:
+                self._take(reader)
             else:
                 reader.close()
             self.available = max(self.available, written - 1)
             self._notify()
             await asyncio.sleep(FOLLOW_INTERVAL)
+        if self._reader is None:
+            self.size, self.available = self._told, 0  # what has gone was perhaps all wrong
 
     async def _fill(self, part: Part) -> None:
         self._part = part
         fetch = Fetch(part, self, self._sources, lanes=self._lanes, effort=self._effort(), clock=self._clock)
         try:
+            if self._reader is not None:
+                self._take(part.reader())
             if part.left:
                 await asyncio.to_thread(part.load)
             if self.size is not None and self._reader is None:  # while upstream is being asked
@@ -283,7 +305,7 @@ class Transfer:
         except BaseException as e:
             if self._reserving is not None:
                 await asyncio.wait([self._reserving])
-            keep = part.offset > 0 and not isinstance(e, DigestMismatch | TooLarge)  # the bytes are good for next time
+            keep = part.left > 0 and not isinstance(e, DigestMismatch | TooLarge)  # the bytes are good for next time
             await asyncio.shield(asyncio.to_thread(part.release if keep else part.discard))
             raise
         finally:
