@@ -65,11 +65,59 @@ credentials = { docker_config = "config.json" }
         f'{file}:8: registries."ghcr.io".credentials: there is no program docker-credential-nope on the PATH',
         f'{file}:10: registries."docker.io".credentials: {tmp_path}/config.json: no such file or directory',
     ]
-    for name in ("token", "q.pem", "password", "config.json"):
+    for name in ("token", "q.pem"):
         (tmp_path / name).touch()
     helper = tmp_path / "docker-credential-nope"
     helper.touch(mode=0o755)
+    (tmp_path / "password").write_text("hunter2\n")
+    (tmp_path / "config.json").write_text('{"auths":{"https://index.docker.io/v1/":{"auth":"dTpodW50ZXIy"}}}')
+    for name in ("password", "config.json"):
+        (tmp_path / name).chmod(0o644)
+    code, _, err = check(file, capsys)
+    assert code == 2
+    wrong = "other users can read or change it, so it is not used; run `chmod o= "
+    assert err == [
+        f'{file}:6: registries."quay.io".credentials: {tmp_path}/password: {wrong}{tmp_path}/password`',
+        f'{file}:10: registries."docker.io".credentials: {tmp_path}/config.json: {wrong}{tmp_path}/config.json`',
+    ]
+    for name in ("password", "config.json"):
+        (tmp_path / name).chmod(0o640)
     assert check(file, capsys)[0] == 0
+
+
+def test_a_docker_config_without_an_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = """
+[registries."quay.io"]
+credentials = { docker_config = "config.json" }
+[registries."*.azurecr.io"]
+credentials = { docker_config = "config.json" }
+"""
+    file = write(tmp_path, text)
+    (tmp_path / "config.json").write_text("{}")
+    code, _, err = check(file, capsys)
+    assert code == 2
+    assert err == [f'{file}:3: registries."quay.io".credentials: {tmp_path}/config.json: has nothing for quay.io']
+
+
+def test_what_will_surprise_about_credentials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = """
+[registries."quay.io"]
+share = "public"
+[registries."registry.example"]
+upstream = "http://registry.example"
+credentials = { username = "u", password_file = "password" }
+"""
+    file = write(tmp_path, f'[certs]\npath = "ca"\n{text}')
+    (tmp_path / "password").write_text("hunter2")
+    (tmp_path / "password").chmod(0o600)
+    code, out, err = check(file, capsys)
+    assert (code, err) == (0, [])
+    assert out == [
+        'note: registries."quay.io": share has no effect without credentials',
+        'note: registries."registry.example": credentials go over the network in clear: http://registry.example is '
+        "not https",
+        f"{file}: no mistakes",
+    ]
 
 
 def test_entries_that_the_catalogue_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

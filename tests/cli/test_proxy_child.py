@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,18 @@ from entrepot.certs.authority import Authority
 from entrepot.cli import proxy_child
 from entrepot.cli.brief import Brief
 from entrepot.cli.decisions import decisions
-from entrepot.config import Advertise, Certs, Config, Endpoint, Listen, Policy, RegistryEntry, Store, Upstream
+from entrepot.config import (
+    Advertise,
+    Certs,
+    Config,
+    Endpoint,
+    Listen,
+    PasswordFile,
+    Policy,
+    RegistryEntry,
+    Store,
+    Upstream,
+)
 from entrepot.config.overrides import subtrees
 
 
@@ -88,3 +100,33 @@ def test_one_of_the_workers_warns(
     proxy_child.run(brief)
     assert called == [(proxy_child.settings(brief), config.to_json())]
     assert len(caplog.records) == warnings
+
+
+def test_credentials_that_are_not_to_be_had_are_told(
+    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the file, and with what to do."""
+    (tmp_path / "password").write_text("hunter2")
+    (tmp_path / "password").chmod(0o644)
+    entries = (
+        RegistryEntry("quay.io", credentials=PasswordFile("u", tmp_path / "password")),
+        RegistryEntry("ghcr.io", credentials=PasswordFile("u", tmp_path / "nowhere")),
+    )
+    proxy_child.warn_of_credentials(replace(config, registries=entries))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"credentials for quay.io: {tmp_path}/password: other users can read or change it, so it is not used; "
+        f"run `chmod o= {tmp_path}/password`",
+        f"credentials for ghcr.io: {tmp_path}/nowhere: no such file or directory",
+    ]
+
+
+def test_where_credentials_are_is_known_and_what_they_are_is_not(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("hunter2")
+    place = PasswordFile("u", tmp_path / "password")
+    asked = replace(config, registries=(RegistryEntry("quay.io", credentials=place, share="public"),))
+    handed_over = asked.to_json()
+    assert "hunter2" not in repr(handed_over)
+    registry = decisions(Config.from_json(handed_over))[0].registry("quay.io")
+    assert registry is not None
+    assert (registry.credentials, registry.share) == (place, "public")
+    assert "hunter2" not in repr(registry)

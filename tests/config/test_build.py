@@ -64,6 +64,11 @@ def test_values_and_where_they_came_from() -> None:
             {"registries": {"a.example": {"hosts": ["x.example"]}, "b.example": {"token_hosts": ["x.example"]}}},
             'registries."b.example": "x.example": is a host of registry a.example too',
         ),
+        (
+            {"registries": {"*.azurecr.io": {"credentials": {"username": "u", "password_file": "/p"}}}},
+            'registries."*.azurecr.io".credentials: one password is not for a whole family of registries: must be',
+        ),
+        ({"registries": {"quay.io": {"share": "all"}}}, 'share: "all": must be "off" or "public"'),
     ],
 )
 def test_mistakes(document: dict[str, object], problem: str) -> None:

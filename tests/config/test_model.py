@@ -14,7 +14,7 @@ FULL = Config(
     store=Store(path=Path("/srv/store"), size=Share(60.0), min_free=0),
     web=Web(admin_token_file=Path("/etc/token")),
     registries=(
-        RegistryEntry("quay.io", tag_ttl=300.0, prefetch="off", credentials=Helper("quay")),
+        RegistryEntry("quay.io", tag_ttl=300.0, prefetch="off", credentials=Helper("quay"), share="public"),
         RegistryEntry("registry.example:5000", hosts=("registry.example",), ca=(Path("/ca.pem"),)),
     ),
 )

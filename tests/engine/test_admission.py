@@ -8,7 +8,7 @@ import pytest
 
 from entrepot.cache.memory import MemoryRecords
 from entrepot.engine.access import Access
-from entrepot.engine.admission import LOOK_AGAIN, Admission
+from entrepot.engine.admission import LOOK_AGAIN, SURE, Admission
 from entrepot.engine.identity import ANONYMOUS, Identity
 from entrepot.engine.messages import PullRequest
 from entrepot.engine.policy import Policy
@@ -29,12 +29,17 @@ class Looker:
 
     says: bool | None = None
     looks: int = 0
+    answers: int | None = None  # the status, for who wants to know it
 
     async def look(
         self, request: PullRequest, repository: str, reference: Digest | str, *, exists: bool
     ) -> bool | None:
         self.looks += 1
         return self.says
+
+    async def status(self, request: PullRequest, repository: str, reference: Digest | str) -> int | None:
+        self.looks += 1
+        return self.answers
 
 
 @dataclass
@@ -200,3 +205,65 @@ async def test_what_a_public_repository_serves_is_no_secret_anywhere() -> None:
     await bench.admission.served(request, REPOSITORY, LAYER)
     assert bench.access.is_open_secret(LAYER.digest)
     assert bench.admission.belongs(replace(request), REPOSITORY, LAYER.digest)
+
+
+async def test_what_the_box_is_given_is_nobodys_right() -> None:
+    """DESIGN rule 3: neither a grant of the client that asks nor a proof that anyone may."""
+    bench = Bench(Looker(False))
+    for who in (ANONYMOUS, "his"):
+        request = bench.request(who)
+        await bench.admission.accepted(replace(request, asks="box"), REPOSITORY, "1")
+        await bench.admission.accepted(replace(request, asks="nobody"), REPOSITORY, "1")
+        await settle()
+        assert bench.admits(who) is None
+    assert bench.access.publicness("quay.io", REPOSITORY) is None
+    assert (bench.looker.looks, bench.told) == (0, [])
+
+
+async def test_what_the_box_is_refused_costs_nobody_anything() -> None:
+    bench = Bench(Looker(False))
+    await bench.accepted("hers")
+    await bench.accepted(ANONYMOUS)
+    for status in (401, 403):
+        await bench.admission.refused(replace(bench.request("hers"), asks="box"), REPOSITORY, status)
+    await settle()
+    bench.now += 1
+    assert bench.looker.looks == 1  # of her being accepted
+    assert bench.admits("whoever") == "public"
+    assert bench.access.granted(REPOSITORY, bench.request("hers").identity, POLICY.access) == "credential"
+
+
+async def test_what_nobody_is_refused_is_looked_at_at_once() -> None:
+    bench = Bench(Looker(False))
+    await bench.accepted(ANONYMOUS)
+    await bench.admission.refused(replace(bench.request(ANONYMOUS), asks="nobody"), REPOSITORY, 401)
+    assert bench.admits(ANONYMOUS) is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "sure", "public"),
+    [(200, True, True), (304, True, True), (401, False, False), (403, False, False), (404, False, True)],
+)
+async def test_before_the_box_asks_for_others_nobody_does(answers: int, sure: bool, public: bool) -> None:
+    bench = Bench(Looker(answers=answers))
+    await bench.accepted(ANONYMOUS)
+    request = bench.request(ANONYMOUS)
+    assert await bench.admission.is_surely_public(request, REPOSITORY, "1")
+    assert bench.looker.looks == 0
+    bench.now += SURE
+    assert not await bench.admission.is_surely_public(request, REPOSITORY, None)
+    assert await bench.admission.is_surely_public(request, REPOSITORY, "1") is sure
+    assert bench.admission.is_public(request, REPOSITORY) is public
+    assert bench.looker.looks == 1
+
+
+@pytest.mark.parametrize("answers", [None, 429, 500])
+async def test_when_the_registry_does_not_say_what_is_known_counts(answers: int | None) -> None:
+    bench = Bench(Looker(answers=answers))
+    request = bench.request(ANONYMOUS)
+    assert not await bench.admission.is_surely_public(request, REPOSITORY, "1")
+    await bench.accepted(ANONYMOUS)
+    bench.now += SURE
+    assert await bench.admission.is_surely_public(request, REPOSITORY, "1")
+    bench.now += POLICY.public
+    assert not await bench.admission.is_surely_public(request, REPOSITORY, "1")

@@ -1,6 +1,8 @@
 """Requests and failures between worker and fetching process, without loss."""
 
 import json
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -8,6 +10,7 @@ from entrepot.cache.interface import DigestMismatch, NoRoom, StoreError, TooLarg
 from entrepot.engine.identity import Identity
 from entrepot.engine.messages import Answer, PullRequest, Refused
 from entrepot.engine.parcel import InvalidParcel, pack, pack_failure, unpack, unpack_failure
+from entrepot.engine.passes import NoPass
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry.catalogue import Catalogue
@@ -101,3 +104,22 @@ def test_a_broken_body_and_wrong_bytes() -> None:
 def test_what_is_no_failure() -> None:
     assert type(unpack_failure({})) is TransferError
     assert type(unpack_failure({"kind": "Refused", "status": "x"})) is TransferError
+
+
+@pytest.mark.parametrize("asks", ["nobody", "box"])
+def test_what_is_asked_in_another_name_carries_no_credential(asks: Literal["nobody", "box"]) -> None:
+    """The fetching process has its own."""
+    packed = json.dumps(pack(replace(request(), asks=asks)))
+    assert "Bearer" not in packed
+    got = unpack(json.loads(packed), KNOWN)
+    assert (got.asks, got.route) == (asks, request().route)
+    assert "authorization" not in got.headers
+
+
+def test_in_the_name_of_somebody_else() -> None:
+    with pytest.raises(InvalidParcel):
+        unpack({**pack(request()), "asks": "root"}, KNOWN)
+
+
+def test_a_token_service_in_trouble_is_told_apart() -> None:
+    assert type(unpack_failure(pack_failure(NoPass("auth.quay.io", "gives no token (500)")))) is NoPass

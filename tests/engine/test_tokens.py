@@ -20,6 +20,7 @@ from entrepot.engine.granted import DEFAULT_LIFE, MAX_LIFE
 from entrepot.engine.identity import REMEMBERED_FOR, Identity
 from entrepot.engine.messages import Answer, PullRequest, TokenRequest
 from entrepot.engine.owntokens import LIFE, PREFIX
+from entrepot.engine.patience import Patience
 from entrepot.engine.policy import Policy
 from entrepot.engine.reception import Reception
 from entrepot.errors import EntrepotError
@@ -44,6 +45,9 @@ class FakeHealth:
 
     def is_down(self, url: str) -> bool:
         return url in self.down | self.out
+
+    def slow(self, url: str) -> None:
+        """Nothing here is."""
 
     def is_out(self, url: str) -> bool:
         return url in self.out
@@ -117,7 +121,8 @@ async def desk() -> AsyncIterator[Desk]:
     )
 
     def process() -> Reception:
-        return Reception(records, client, health, key=b"k" * 32, policy=Policy(), clock=clock)
+        patience = Patience(health)  # type: ignore[arg-type]  # as much of it as is used
+        return Reception(records, client, health, patience, key=b"k" * 32, policy=Policy(), clock=clock)
 
     async with token_service(FakeTokens(FakeRegistry())) as service:
         yield Desk(service, known, health, clock, records, process(), process())

@@ -27,6 +27,7 @@ class Seen:
     path: str
     authorized: bool
     headers: dict[str, str]
+    query: str = ""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -121,8 +122,13 @@ class FakeRegistry:
     def forget(self) -> None:
         self.seen.clear()
 
+    def note(self, request: web.Request) -> None:
+        """Into the log."""
+        headers = dict(request.headers)
+        self.seen.append(Seen(request.method, request.path, "Authorization" in headers, headers, request.query_string))
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.seen.append(Seen(request.method, request.path, "Authorization" in request.headers, dict(request.headers)))
+        self.note(request)
         async with self._new:
             self._new.notify_all()
         if self.silent is not None:

@@ -1,6 +1,7 @@
 """Starts the upstream in its machine, and is the tests' window on it: its log of requests, its images, its faults."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from tests.lab.front import BLOB
 from tests.lab.net import Machine, wait_for
 
 ROOT = Path(__file__).parents[2]
+LONGEST_LINE = 1 << 16  # bytes of the log; headers are longest
 
 NGINX = """
 user root; worker_processes 2; daemon off; pid {state}/nginx.pid; error_log {state}/nginx.log warn;
@@ -172,10 +174,17 @@ class Upstream:
     @contextmanager
     def watched(self) -> Iterator[Requests]:
         """Fills the list with what the upstream is asked within the block; complete when the block is left."""
-        start = self._log.stat().st_size
+        start = self._end()
         seen = Requests()
         yield seen
         seen.extend(self._since(start))
+
+    def _end(self) -> int:
+        """Where the next line of the log begins; the file may end in the middle of one that is just being written."""
+        with self._log.open("rb") as log:
+            start = max(0, log.seek(0, os.SEEK_END) - LONGEST_LINE)
+            log.seek(start)
+            return start + log.read().rfind(b"\n") + 1
 
     def _since(self, start: int) -> Requests:
         found: dict[int, Request] = {}

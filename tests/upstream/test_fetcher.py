@@ -167,6 +167,35 @@ async def test_a_successor_goes_on(box: Box) -> None:
     assert mine.opened == []
 
 
+async def test_a_successor_is_told_of_what_was_offered(box: Box) -> None:
+    """The credential that began it may have ended meanwhile."""
+    box.patience = 20.0
+    expired = box.upstream(script=[len(CONTENT), No("401")], hold=asyncio.Event())
+    good = box.upstream()
+    worker, mine = box.worker(), box.here(expired)
+    transfer, _ = worker.join(DIGEST, mine, None)
+    await transfer.wait(PIECE - 2)
+    transfer.offer(box.here(good))
+    await box.end()
+    await asyncio.sleep(0)
+    await box.start()
+    assert await read(transfer) == CONTENT
+    await finished(worker)
+    assert (expired.opened, good.opened, mine.opened) == ([0, PIECE], [PIECE], [])
+
+
+async def test_what_is_offered_at_once_is_told_at_once(box: Box) -> None:
+    """Also when the one it is for is refused before anything else could be said."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # as under mitmproxy's master
+    expired, good = box.upstream(script=[No("401")]), box.upstream()
+    worker = box.worker()
+    transfer, _ = worker.join(DIGEST, box.here(expired), None)
+    transfer.offer(box.here(good))
+    assert await read(transfer) == CONTENT
+    await finished(worker)
+    assert (expired.opened, good.opened) == ([0], [0])
+
+
 async def test_without_a_fetching_process_the_worker_does_it(box: Box) -> None:
     await box.end()
     worker, mine = box.worker(), Upstream()
@@ -280,7 +309,8 @@ async def test_a_worker_that_dies_leaves_no_waiter_behind(box: Box) -> None:
 async def test_an_order_that_makes_no_sense_ends_its_connection_only(
     box: Box, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for order in (b"{}\n", b"nonsense\n", b'{"digest":"sha256:x","size":1,"source":{},"others":[]}\n', b'{"pace":1,"bytes":2}\n'):
+    unknown = b'{"digest":"sha256:x","size":1,"source":{},"others":[]}\n'
+    for order in (b"{}\n", b"nonsense\n", unknown, b'{"pace":1,"bytes":2}\n'):
         reader, writer = await asyncio.open_unix_connection(str(box.folder / "sock"))
         writer.write(order)
         assert await reader.read() == b""

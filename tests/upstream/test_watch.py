@@ -1,6 +1,7 @@
 """What the client tells of its exchanges, and what it does when it is told not to."""
 
 import asyncio
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -188,6 +189,23 @@ async def test_what_outlives_the_client_opens_nothing() -> None:
             await http.probe(url)
         assert server.connections == 0
     assert notes.told == []
+
+
+async def test_nor_does_what_was_about_to_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading what is trusted takes a moment."""
+    async with client() as http:
+        read = http._trust.context
+
+        async def context(ca: tuple[Path, ...], *, host: str) -> ssl.SSLContext:
+            found = await read(ca, host=host)
+            await http.aclose()
+            return found
+
+        monkeypatch.setattr(http._trust, "context", context)
+        with pytest.raises(UpstreamError, match="shutting down"):
+            async with http.open("GET", f"https://a.test:{NOWHERE}/x", Headers()):
+                pass
+        assert http._session is None
 
 
 async def test_together_a_host_that_is_gone_is_asked_only_until_it_is_known() -> None:

@@ -1,7 +1,7 @@
 """The box's own credentials, as they are configured: what is wrong with their places, for `config check` and at start.
 
-A file or a helper can be fixed while all runs, so nothing of this keeps anything from starting: what is not to be had is
-not used.
+A file or a helper can be fixed while all runs, so nothing of this keeps anything from starting: what is not to be had
+is not used.
 """
 
 from collections.abc import Iterator

@@ -64,7 +64,8 @@ class Engine:
         self._transfers = transfers
         self.health = Health(records, client.probe, clock)
         client.watched_by(self.health)
-        self.reception = Reception(records, client, self.health, key=key, policy=policy, clock=clock)
+        patience = Patience(self.health)
+        self.reception = Reception(records, client, self.health, patience, key=key, policy=policy, clock=clock)
         self._upstreams = Upstreams(client, self.health, self.quotas, self._bandwidth, self.conduct, clock)
         self._upstreams.observed = self.reception.observe
         self._admission = Admission(
@@ -74,7 +75,7 @@ class Engine:
             is_out=self._upstreams.is_out,
             on_accepted=self.reception.accepted,
         )
-        patience, errands = Patience(self.health), Errands(self._upstreams, self._admission)
+        errands = Errands(self._upstreams, self._admission)
         self._manifests = Manifests(records, self._admission, self._upstreams, errands, patience, policy, clock)
         prefetch = Prefetch(blobs, records, self._admission, transfers, self._upstreams, errands)
         self._lists = Lists(records, self._admission, self._upstreams, patience, policy, clock)

@@ -76,9 +76,10 @@ class Prefetch:
                 if self._upstreams.conduct.is_suspicious(request.registry.name):
                     return
                 source = BlobSource(self._upstreams, asking)
-                transfer, mine = self._transfers.join(layer.digest, source, layer.size if layer.size >= 0 else None)
-                if mine and (spare := self._errands.spare(asking, repository)) is not None:
-                    transfer.offer(BlobSource(self._upstreams, spare))
+                spare = self._errands.spare(asking, repository)
+                others = [BlobSource(self._upstreams, spare)] if spare else []
+                size = layer.size if layer.size >= 0 else None
+                transfer, _ = self._transfers.join(layer.digest, source, size, others)
                 try:
                     await transfer.opened()
                     if source.accepted:

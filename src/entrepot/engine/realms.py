@@ -103,6 +103,10 @@ class Realms:
             await self._note_ping(request, answer)
         return answer
 
+    def knows_ping(self, request: PullRequest) -> bool:
+        """Whether the ping could be answered without the registry."""
+        return self._said(request) is not None
+
     async def _kept_ping(self, request: PullRequest, shown: Callable[[], Awaitable[bool]]) -> Answer | None:
         said = self._said(request)
         if said is None:

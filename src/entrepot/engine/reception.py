@@ -12,6 +12,7 @@ from entrepot.engine.identity import Identities, Identity
 from entrepot.engine.keys import Keys
 from entrepot.engine.messages import Answer, PullRequest, TokenRequest
 from entrepot.engine.owntokens import OwnTokens
+from entrepot.engine.patience import Patience
 from entrepot.engine.policy import Policy
 from entrepot.engine.realms import Realms
 from entrepot.engine.tokens import Health, Tokens
@@ -28,6 +29,7 @@ class Reception:
         records: Records,
         client: UpstreamClient,
         health: Health,
+        patience: Patience,
         *,
         key: bytes,
         policy: Policy,
@@ -35,7 +37,7 @@ class Reception:
     ) -> None:
         keys = Keys(key)
         own = OwnTokens(keys.own_tokens, clock)
-        self._health, self._clock = health, clock
+        self._health, self._patience, self._clock = health, patience, clock
         self._verifiers = Verifiers(records, keys, policy, clock)
         self._identities = Identities(records, keys, own, self._verifiers, clock)
         self._tokens = Tokens(records, client, self._identities, self._verifiers, own, health, clock)
@@ -85,5 +87,14 @@ class Reception:
             identity = await self._identities.identify_offline(request.registry, authorization)
             return identity.own or bool(identity.account) or self._clock() < identity.until < inf
 
+        async def patiently(one: PullRequest) -> Answer:
+            if not self.realms.knows_ping(one):
+                return await relay(one)
+            return await self._patience.within(one.registry, _of(relay(one)))
+
         down = self._health.is_down(request.registry.upstream)
-        return await self.realms.ping(request, relay, down=down, shown=shown)
+        return await self.realms.ping(request, patiently, down=down, shown=shown)
+
+
+async def _of[T](question: Awaitable[T]) -> T:
+    return await question

@@ -163,12 +163,12 @@ class UpstreamClient:
         self, step: Step, *, ca: tuple[Path, ...], body: bytes | None, hop: int, elsewhere: bool, insist: bool
     ) -> AsyncIterator[Response]:
         host = _checked(step.url)
-        if self._closed:  # a task that has outlived it would open a pool that nobody closes
-            raise UpstreamError(host, "not asked, we are shutting down")
         fields = outgoing(step.headers, via=self._settings.via, user_agent=self._settings.user_agent)
         context: ssl.SSLContext | bool = True
         if step.url.startswith("https:"):
             context = await self._trust.context(ca, host=host)
+        if self._closed:  # a task that has outlived it would open a pool that nobody closes
+            raise UpstreamError(host, "not asked, we are shutting down")
         attempt = self._watch.begin(step.url, ca, insist=insist)
         try:
             raw = await self._send(step, fields, body, context, host)

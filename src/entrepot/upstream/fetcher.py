@@ -105,8 +105,8 @@ class Fetcher:
     ) -> None:
         source, *others = sources
         while True:
-            transfer, started = self._transfers.join(digest, source, size)
-            for one in others if started else sources:
+            transfer, started = self._transfers.join(digest, source, size, others)
+            for one in () if started else sources:
                 transfer.offer(one)
             listening = spawn(self._listen(reader, transfer), name=f"orders for {digest}")
             telling = spawn(self._tell(transfer, source, writer), name=f"news of {digest}", quiet=True)

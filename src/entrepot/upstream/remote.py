@@ -65,11 +65,11 @@ class Remote:
 
     @asynccontextmanager
     async def order(
-        self, digest: Digest, size: int | None, source: Document, others: Sequence[Document] = ()
+        self, digest: Digest, size: int | None, sources: Callable[[], Sequence[Document]]
     ) -> AsyncIterator[Line | None]:
         """Orders a blob; None when nobody takes orders, not soon either. Leaving withdraws it.
 
-        `others`: what has been offered besides, if it has been under way before.
+        `sources` is asked when somebody is there: the first one is used, the others if it is refused.
         """
         connection = await self._reach()
         if connection is None:
@@ -77,7 +77,8 @@ class Remote:
             return
         reader, writer = connection
         try:
-            say(writer, {"digest": str(digest), "size": size, "source": source, "others": list(others)})
+            source, *others = sources()
+            say(writer, {"digest": str(digest), "size": size, "source": source, "others": others})
             yield Line(reader, writer)
         finally:
             await _close(writer)

@@ -217,8 +217,8 @@ class Transfer:
         """By another process: True at the end, False if there is none, None if it died. Raises what ended it there."""
         if self._remote is None:
             return False
-        first, *others = [source.describe() for source in self._sources]
-        async with self._remote.order(self.digest, self.size, first, others) as line:
+        sources = self._sources
+        async with self._remote.order(self.digest, self.size, lambda: [one.describe() for one in sources]) as line:
             if line is None:
                 return False
             self._line = line

@@ -6,7 +6,7 @@ Wrong bytes are thrown away whole and fetched once more from the start; who was 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from entrepot.cache.interface import BlobStore, DigestMismatch
@@ -49,17 +49,22 @@ class Transfers:
         entry = self._running.get(digest)
         return entry[0] if entry else None
 
-    def join(self, digest: Digest, source: Source, size: int | None) -> tuple[Transfer, bool]:
+    def join(
+        self, digest: Digest, source: Source, size: int | None, others: Sequence[Source] = ()
+    ) -> tuple[Transfer, bool]:
         """The transfer of `digest`, and whether it was started by this call (then with `source`).
 
-        `size` in bytes, if a manifest says. The caller has been admitted to the blob, or is about to be by the
-        transfer's first answer; a joiner of a running transfer must have been admitted on its own.
+        `others`: what it goes on with if that is refused. `size` in bytes, if a manifest says. The caller has been
+        admitted to the blob, or is about to be by the transfer's first answer; a joiner of a running transfer must have
+        been admitted on its own.
         """
         if (running := self.running(digest)) is not None:
             return running, False  # its size stays what the one who started it knew: another's manifest may lie
-        return self._start(digest, source, size, 1), True
+        return self._start(digest, source, size, 1, others), True
 
-    def _start(self, digest: Digest, source: Source, size: int | None, attempt: int) -> Transfer:
+    def _start(
+        self, digest: Digest, source: Source, size: int | None, attempt: int, others: Sequence[Source] = ()
+    ) -> Transfer:
         transfer = Transfer(
             self._store,
             digest,
@@ -70,6 +75,8 @@ class Transfers:
             clock=self._clock,
             remote=self._remote,
         )
+        for one in others:
+            transfer.offer(one)
         task = spawn(self._run(transfer, source, attempt), name=f"transfer {digest}")
         if not task.done():  # tasks may start eagerly: one that never waits is over already
             self._running[digest] = transfer, task
