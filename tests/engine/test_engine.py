@@ -309,7 +309,7 @@ class TestAccess:
 
     async def test_only_what_upstream_needs_is_passed_on(self, bench: Bench) -> None:
         await bench.get(bench.manifest("1"), ACCEPT, GOOD, ("Cookie", "c=1"), ("X-Forwarded-For", "192.0.2.1"))
-        (seen,) = bench.registry.seen
+        seen = bench.registry.seen[0]
         assert seen.headers["Authorization"] == "Bearer good"
         assert seen.headers["Accept-Encoding"] == "identity"
         assert seen.headers["Via"] == "1.1 entrepot-test"

@@ -126,7 +126,7 @@ class Containerd:
 
     name = "containerd"
     namespace = "default"
-    disabled = ("io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt")
+    disabled: tuple[str, ...] = ("io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt")
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine

@@ -20,7 +20,7 @@ from tests.lab.wire import Wire
 
 PROGRAMS = (
     *("buildah", "containerd", "ctr", "docker", "dockerd", "podman", "skopeo"),
-    *("dnsmasq", "docker-registry", "nginx"),
+    *("dnsmasq", "docker-registry", "nginx", "gcc"),
     *("curl", "ip", "nsenter", "unshare", "update-ca-certificates"),
 )
 

@@ -181,9 +181,9 @@ class Entrepot:
         found = {}
         for pid in self.processes():
             with suppress(OSError):  # gone since
-                *_, module, role = Path(f"/proc/{pid}/cmdline").read_text().removesuffix("\0").split("\0")
-                if module == "entrepot.cli.children":  # else it is not there yet
-                    found[pid] = role
+                words = Path(f"/proc/{pid}/cmdline").read_text().removesuffix("\0").split("\0")
+                if words[-2:-1] == ["entrepot.cli.children"]:  # else it is not there yet, or a zombie
+                    found[pid] = words[-1]
         return found
 
     def clients_of(self, pid: int) -> set[int]:

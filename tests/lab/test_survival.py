@@ -1,7 +1,7 @@
 """A large image over an upstream that breaks off all the time and a cache whose fetching process dies: nobody notices.
 
-Rules 1 and 2, with real clients, on the first try. `ENTREPOT_LAB_MIB` sets the size of the image, 64 MiB by default; the
-upstream cuts every connection after a twentieth of it.
+Rules 1 and 2, with real clients, on the first try. `ENTREPOT_LAB_MIB` sets the size of the image, 64 MiB by default;
+the upstream cuts every connection after a twentieth of it.
 """
 
 import os

@@ -253,7 +253,11 @@ class Blobs:
             _, asked = await self._errands.asking(request, route.repository, self._referrer(request, route), ask)
             await self._admit(asked, route, None)
 
-        await self._proofs.run(key, prove)
+        try:
+            await self._proofs.run(key, prove)
+        except UpstreamError:  # which may have shown that the registry is gone, and then an older yes counts
+            if not self._admitted(request, route):
+                raise
 
     async def _admit(self, request: PullRequest, route: BlobRoute, size: int | None) -> None:
         """Upstream has just served, or offered, this blob to this credential."""

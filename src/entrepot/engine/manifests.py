@@ -75,7 +75,9 @@ class Manifests:
             return absent
         try:
             if isinstance(route.reference, Digest):
-                return await self._by_digest(request, route, route.reference)
+                return await self._patience.unless_out(
+                    request.registry, self._by_digest(request, route, route.reference)
+                )
             return await self._by_tag(request, route, route.reference)
         except Refused as refusal:
             self._absent.note(question, refusal.answer)
@@ -109,6 +111,11 @@ class Manifests:
                 _, asked = await self._errands.asking(request, route.repository, digest, self._upstreams.head)
             except HeadRefused:
                 held = None  # let the GET say how
+            except UpstreamError:  # which may have shown that the registry is gone, and then an older yes counts
+                admitted = self._admission.admits(request, route.repository) or ""
+                if not (admitted and self._admission.belongs(request, route.repository, digest)):
+                    raise
+                verdict = "stale"
             else:
                 verdict, admitted = "proved", "checked" if asked is request else "public"
                 await self._admission.accepted(asked, route.repository, digest)
@@ -146,19 +153,27 @@ class Manifests:
         spare = record if record and self._held(record.digest) else None
         if spare and (at_once := self._unasked(asked, spare)) is not None:
             return await self._of_record(asked, spare, *at_once)
+        other = spare or (self._given_to_others(asked) if admitted else None)
         try:
-            if spare:
-                return await self._patience.within(request.registry, self._by_asking(asked, spare=True))
-            return await self._by_asking(asked, spare=False)
+            if other:
+                asking = self._by_asking(asked, spare=spare is not None)
+                return await self._patience.within(request.registry, asking)
+            return await self._patience.unless_out(request.registry, self._by_asking(asked, spare=False))
         except (Refused, UpstreamError) as failure:
             why = trouble(failure)
             if request.identity.own and isinstance(failure, Refused) and failure.status in SAYS_NO:
                 why = "upstream does not know a token of ours"  # it has been asked by nobody
-            if not admitted or why is None:
+            if why is None or (other := other or self._admitted_meanwhile(asked)) is None:
                 raise
-            if (stale := spare or self._given_to_others(asked)) is None:
-                raise
-            return await self._of_record(asked, stale, "stale", why)
+            return await self._of_record(asked, other, "stale", why)
+
+    def _admitted_meanwhile(self, asked: _Tag) -> TagRecord | None:
+        """What is held, if an older yes counts now: this very question has shown that the registry is gone."""
+        if self._admission.admits(asked.request, asked.route.repository) is None:
+            return None
+        if asked.record is not None and self._held(asked.record.digest):
+            return asked.record
+        return self._given_to_others(asked)
 
     def _unasked(self, asked: _Tag, spare: TagRecord) -> tuple[Verdict, str] | None:
         """Verdict and reason for what is held, if nobody waits for upstream; None if the client does."""

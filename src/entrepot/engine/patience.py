@@ -47,6 +47,20 @@ class Patience:
         self._health.slow(registry.upstream)
         raise Slow(registry.name, f"no answer within {seconds:g} s")
 
+    async def unless_out[T](self, registry: Registry, question: Coroutine[object, object, T]) -> T:
+        """The answer to `question`, however long it takes, unless the registry is found to be gone meanwhile.
+
+        Raises `Slow` then; the question goes on, and what comes of it is nobody's.
+        """
+        asking = spawn(question, name=f"{NAME} {registry.name}", quiet=True)
+        while not asking.done():
+            await asyncio.wait([asking], timeout=PATIENCE)
+            if not asking.done():
+                self._health.slow(registry.upstream)
+                if self._health.is_out(registry.upstream):
+                    raise Slow(registry.name, "no answer, and a probe has found it gone")
+        return asking.result()
+
 
 async def _until(sleep: Sleep, seconds: float) -> None:
     await sleep(seconds)
