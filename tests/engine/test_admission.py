@@ -31,9 +31,7 @@ class Looker:
     looks: int = 0
     answers: int | None = None  # the status, for who wants to know it
 
-    async def look(
-        self, request: PullRequest, repository: str, reference: Digest | str, *, exists: bool
-    ) -> bool | None:
+    async def look(self, request: PullRequest, repository: str, reference: Digest | str) -> bool | None:
         self.looks += 1
         return self.says
 

@@ -30,11 +30,11 @@ class Bench:
     registry: FakeRegistry
     publicness: Publicness
 
-    async def look(self, *, exists: bool = True) -> bool | None:
+    async def look(self) -> bool | None:
         found = Catalogue([]).with_overrides([RegistryOverride("registry.test", upstream=self.registry.url)])
         headers = Headers([("Authorization", "Bearer personal"), ("Accept", "*/*")])
         request = PullRequest("GET", found.registries()[0], ROUTE, headers, "127.0.0.1")
-        return await self.publicness.look(request, ROUTE.repository, "1", exists=exists)
+        return await self.publicness.look(request, ROUTE.repository, "1")
 
 
 @pytest.fixture
@@ -73,16 +73,16 @@ async def test_a_token_that_allows_nothing_means_private(bench: Bench) -> None:
     assert await bench.look() is False
 
 
-@pytest.mark.parametrize(("status", "found"), [(401, False), (403, False), (404, False), (429, None), (503, None)])
+@pytest.mark.parametrize(("status", "found"), [(401, False), (403, False), (404, None), (429, None), (503, None)])
 async def test_only_a_verdict_counts(bench: Bench, status: int, found: bool | None) -> None:
     bench.registry.faults.append(Fault(status=status))
     assert await bench.look() is found
 
 
 async def test_what_may_not_be_there_is_not_hidden(bench: Bench) -> None:
-    """Else whoever asks for a tag that is not there makes a repository private, for all that it decides."""
+    """Else who asks for a tag that is not there, or takes it away, makes a repository private, for all it decides."""
     bench.registry.faults.append(Fault(status=404))
-    assert await bench.look(exists=False) is None
+    assert await bench.look() is None
 
 
 async def test_no_token_service_is_no_verdict(bench: Bench) -> None:

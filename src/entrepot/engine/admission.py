@@ -143,7 +143,7 @@ class Admission:
         return self.policy.public_ttl(request.registry) / 2
 
     async def _look(self, request: PullRequest, repository: str, reference: Digest | str, *, accepted: bool) -> None:
-        found = await self._publicness.look(request, repository, reference, exists=accepted)
+        found = await self._publicness.look(request, repository, reference)
         if found is None:
             return
         await self._access.set_public(request.registry.name, repository, public=found)

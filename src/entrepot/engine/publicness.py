@@ -28,18 +28,16 @@ class Publicness:
         self._upstreams = upstreams
         self._looks: Flights[tuple[str, str], int | None] = Flights("publicness")
 
-    async def look(
-        self, request: PullRequest, repository: str, reference: Digest | str, *, exists: bool
-    ) -> bool | None:
+    async def look(self, request: PullRequest, repository: str, reference: Digest | str) -> bool | None:
         """True or False as the registry says; None when it says nothing that counts. Raises nothing.
 
-        `exists`: the manifest has just been seen there: if it is not found it is hidden. Else it may not be there, as
-        whoever asks for something that is not could bring about.
+        Not found counts for nothing: who may push to a public repository can take the manifest away meanwhile, and
+        make a password look proved that is not.
         """
         status = await self.status(request, repository, reference)
         if status is not None and status < 400:
             return True
-        return False if status in SAYS_NO and (exists or status != NOT_FOUND) else None
+        return False if status in SAYS_NO and status != NOT_FOUND else None
 
     async def status(self, request: PullRequest, repository: str, reference: Digest | str) -> int | None:
         """What the registry answers to nobody, if anything. Raises nothing."""
