@@ -134,7 +134,7 @@ class Scene:
     def reports(self) -> list[str]:
         """What the log says of wrong bytes."""
         lines = self.product.daemon.output()[self._log :].splitlines()
-        return [line for line in lines if "wrong bytes" in line and self.blob.digest in line]
+        return [line for line in lines if "wrong bytes registry=" in line and self.blob.digest in line]
 
     def settle(self, row: Row) -> None:
         """Return when the blob is held; or, where it never is, when nobody tries any more."""

@@ -1,5 +1,6 @@
 """An upstream that is away (rule 5): what is held is served, and what failed meanwhile is not held against anybody."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -40,7 +41,7 @@ def test_an_outage_leaves_nothing_behind(
 
 @pytest.fixture
 def blackholed(
-    network: Network, wire: Wire, upstream: Upstream
+    network: Network, wire: Wire, upstream: Upstream, entrepot: Entrepot
 ) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Takes the upstream away; afterwards waits until everybody's Entrepot has noticed that it is back."""
     public = {each.name: upstream.publish(each, images.build()) for each in world.REGISTRIES}
@@ -53,6 +54,8 @@ def blackholed(
 
     yield network.blackholed
     wait_for(back, "everything as before", 60)
+    # A probe comes every 15 s at the latest; a test that follows must not get tokens of the box's own.
+    wait_for(lambda: not json.loads(entrepot.command("stats", "--json"))["down"], "nothing to be down any more", 60)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -28,8 +28,8 @@ SETTINGS = {
     "statistics": 0,
     "tag_index": 0,
     "sqlite_synchronous": 1,  # NORMAL: safe in WAL mode, a power loss may lose the last moments, never the file
-    "sqlite_cache_size": 2**12,  # pages of 4 KiB
-    "sqlite_mmap_size": 2**28,  # bytes
+    "sqlite_cache_size": 2**10,  # pages of 4 KiB, for each connection; what is hot is remembered by `recall`
+    "sqlite_mmap_size": 2**25,  # bytes; what is mapped counts as the process's memory
 }
 BUSY_TIMEOUT = 30.0  # seconds a writer waits for another process's write lock
 

@@ -1,4 +1,4 @@
-"""Passwords hashed slowly: argon2id in threads, few at a time, and not again for one that was hashed lately.
+"""Passwords hashed slowly: argon2id in a thread, one at a time, and not again for one that was hashed lately.
 
 The parameters are OWASP's: 19 MiB, two passes, one lane. Each hash costs some 25 ms of a core, without holding the
 interpreter. What was hashed lately is found by a keyed hash of the password; that key never leaves the process.
@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -20,7 +21,6 @@ PASSES: Final = 2
 LANES: Final = 1
 PARAMETERS: Final = f"m={MEMORY},t={PASSES},p={LANES}"
 LENGTH: Final = 32  # bytes
-AT_ONCE: Final = 2
 MAX_WAITING: Final = 32
 REMEMBERED_FOR: Final = 600.0  # seconds
 MAX_REMEMBERED: Final = 1024
@@ -35,7 +35,8 @@ class SlowHash:
 
     def __init__(self, pepper: bytes, clock: Callable[[], float]) -> None:
         self._pepper, self._clock = pepper, clock
-        self._room = asyncio.Semaphore(AT_ONCE)
+        # A thread of its own, one at a time: every thread that has made a hash keeps its memory.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="hash")
         self._waiting = 0
         self._flights: Flights[str, bytes] = Flights("hash")
         self._memo_key = os.urandom(32)
@@ -57,8 +58,8 @@ class SlowHash:
             raise Busy("too many passwords to check at once; try again")
         self._waiting += 1
         try:
-            async with self._room:
-                made = await asyncio.to_thread(_argon2id, salt, secret, self._pepper)
+            loop = asyncio.get_running_loop()
+            made = await loop.run_in_executor(self._thread, _argon2id, salt, secret, self._pepper)
         finally:
             self._waiting -= 1
         if len(self._memo) >= MAX_REMEMBERED:
