@@ -82,7 +82,8 @@ class Requests(list[Request]):
     """What the upstream was asked, with the questions tests put to it."""
 
     def blob_gets(self) -> list[str]:
-        return [each.blob for each in self if each.blob and each.method == "GET"]
+        """But for those that ended in 401, as with manifests: containerd asks for a layer before it has a token."""
+        return [each.blob for each in self if each.blob and each.method == "GET" and each.status != 401]
 
     def manifest_gets(self) -> list[str]:
         """But for those that ended in 401: a client without a token is refused in the upstream's own words."""
