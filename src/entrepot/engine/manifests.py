@@ -7,7 +7,7 @@ A tag that has moved is remembered with its new digest only once that manifest i
 a client can still have when upstream throttles or goes away (DESIGN rules 5 and 6).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -75,9 +75,7 @@ class Manifests:
             return absent
         try:
             if isinstance(route.reference, Digest):
-                return await self._patience.unless_out(
-                    request.registry, self._by_digest(request, route, route.reference)
-                )
+                return await self._unless_out(request, self._by_digest(request, route, route.reference))
             return await self._by_tag(request, route, route.reference)
         except Refused as refusal:
             self._absent.note(question, refusal.answer)
@@ -158,7 +156,7 @@ class Manifests:
             if other:
                 asking = self._by_asking(asked, spare=spare is not None)
                 return await self._patience.within(request.registry, asking)
-            return await self._patience.unless_out(request.registry, self._by_asking(asked, spare=False))
+            return await self._unless_out(request, self._by_asking(asked, spare=False))
         except (Refused, UpstreamError) as failure:
             why = trouble(failure)
             if request.identity.own and isinstance(failure, Refused) and failure.status in SAYS_NO:
@@ -166,6 +164,9 @@ class Manifests:
             if why is None or (other := other or self._admitted_meanwhile(asked)) is None:
                 raise
             return await self._of_record(asked, other, "stale", why)
+
+    async def _unless_out(self, request: PullRequest, question: Coroutine[object, object, Answer]) -> Answer:
+        return await self._patience.unless_out(request.registry.name, [request.registry.upstream], question)
 
     def _admitted_meanwhile(self, asked: _Tag) -> TagRecord | None:
         """What is held, if an older yes counts now: this very question has shown that the registry is gone."""

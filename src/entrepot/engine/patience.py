@@ -5,7 +5,7 @@ it. That upstream was slow is told to `Health`, which has it looked at, so that 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Final
 
 from entrepot.registry.catalogue import Registry
@@ -47,18 +47,20 @@ class Patience:
         self._health.slow(registry.upstream)
         raise Slow(registry.name, f"no answer within {seconds:g} s")
 
-    async def unless_out[T](self, registry: Registry, question: Coroutine[object, object, T]) -> T:
-        """The answer to `question`, however long it takes, unless the registry is found to be gone meanwhile.
+    async def unless_out[T](self, name: str, urls: Sequence[str], question: Coroutine[object, object, T]) -> T:
+        """The answer to `question`, however long it takes, unless one of the origins is found to be gone meanwhile.
+
+        The first of `urls` is the one that is asked; `name` is the registry's.
 
         Raises `Slow` then; the question goes on, and what comes of it is nobody's.
         """
-        asking = spawn(question, name=f"{NAME} {registry.name}", quiet=True)
+        asking = spawn(question, name=f"{NAME} {name}", quiet=True)
         while not asking.done():
             await asyncio.wait([asking], timeout=PATIENCE)
             if not asking.done():
-                self._health.slow(registry.upstream)
-                if self._health.is_out(registry.upstream):
-                    raise Slow(registry.name, "no answer, and a probe has found it gone")
+                self._health.slow(urls[0])
+                if any(self._health.is_out(url) for url in urls):
+                    raise Slow(name, "no answer, and a probe has found it gone")
         return asking.result()
 
 

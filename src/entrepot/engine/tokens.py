@@ -10,7 +10,6 @@
    stands for more than a token of upstream's would, so it takes a probe that has found upstream away.
 """
 
-import asyncio
 import json
 import logging
 import time
@@ -26,14 +25,13 @@ from entrepot.engine.hashing import Busy
 from entrepot.engine.identity import Identities, Issued
 from entrepot.engine.messages import Answer, Refused, TokenRequest
 from entrepot.engine.owntokens import LIFE, OwnTokens
-from entrepot.engine.patience import PATIENCE
+from entrepot.engine.patience import Patience
 from entrepot.engine.refusals import Refusals
 from entrepot.engine.upstreams import snapshot, trouble
 from entrepot.engine.verifiers import Verifiers
 from entrepot.headers import Headers
-from entrepot.tasks import spawn
 from entrepot.upstream.client import UpstreamClient
-from entrepot.upstream.errors import LoopDetected, Slow, Unreachable, UpstreamError
+from entrepot.upstream.errors import LoopDetected, Unreachable, UpstreamError
 
 _log = logging.getLogger("entrepot.tokens")
 UNAUTHORIZED: Final = 401
@@ -48,9 +46,6 @@ class Health(Protocol):
     def is_out(self, url: str) -> bool:
         """The same, and a probe of ours has found so too: no client can bring it about."""
 
-    def slow(self, url: str) -> None:
-        """A client has waited for it as long as clients do."""
-
 
 class Tokens:
     """Answers requests to token services. `clock` gives epoch seconds."""
@@ -63,10 +58,11 @@ class Tokens:
         verifiers: Verifiers,
         own: OwnTokens,
         health: Health,
+        patience: Patience,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client, self._identities, self._verifiers, self._own = client, identities, verifiers, own
-        self._health, self._clock = health, clock
+        self._health, self._patience, self._clock = health, patience, clock
         self._refusals = Refusals(records, clock)
 
     async def answer(self, request: TokenRequest) -> Answer:
@@ -75,7 +71,8 @@ class Tokens:
         if self._any(request, self._health.is_down) and (ours := await self._ours(request, asking)) is not None:
             return ours
         try:
-            answer = await self._relayed_in_time(request)
+            places = [request.origin, request.registry.upstream]
+            answer = await self._patience.unless_out(request.registry.name, places, self._relayed(request))
         except UpstreamError as e:
             if isinstance(e, LoopDetected) or (ours := await self._instead(request, asking)) is None:
                 raise
@@ -93,17 +90,6 @@ class Tokens:
         return is_so(request.origin) or is_so(request.registry.upstream)
 
     # theirs
-
-    async def _relayed_in_time(self, request: TokenRequest) -> Answer:
-        """Waits for a service that is slow; raises `Slow` as soon as a probe has found that it is gone."""
-        relaying = spawn(self._relayed(request), name=f"token of {request.registry.name}", quiet=True)
-        while not relaying.done():
-            await asyncio.wait([relaying], timeout=PATIENCE)
-            if not relaying.done():
-                self._health.slow(request.origin)
-                if self._any(request, self._health.is_out):
-                    raise Slow(request.registry.name, "no answer from its token service")
-        return relaying.result()
 
     async def _relayed(self, request: TokenRequest) -> Answer:
         headers = to_upstream(request.headers)
