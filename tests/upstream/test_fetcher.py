@@ -84,6 +84,13 @@ def _restored(document: Mapping[str, object]) -> EntrepotError:
     return kinds.get(str(document["kind"]), TransferError)(str(document["text"]))
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """For what has no event of its own."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
 @pytest.fixture
 async def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Box]:
     monkeypatch.setattr("entrepot.upstream.fetch.BACK_OFF", (0.0,) * 5)
@@ -230,12 +237,12 @@ async def test_a_refusal_of_another_is_not_passed_on(box: Box) -> None:
     good = box.upstream()
     one, two = box.worker(), box.worker()
     refused, _ = one.join(DIGEST, Upstream(name="bad"), None)
-    while not len(box.transfers):
-        await asyncio.sleep(0.001)
+    await until(lambda: len(box.transfers) > 0)
     mine = box.here(good)
     served, _ = two.join(DIGEST, mine, None)
-    while box.transfers.running(DIGEST) is None or len(box.transfers.running(DIGEST)._sources) < 2:  # type: ignore[union-attr]
-        await asyncio.sleep(0.001)
+    bad_one = box.transfers.running(DIGEST)
+    assert bad_one is not None
+    await until(lambda: len(bad_one._sources) > 1)
     gate.set()
     assert await read(served) == CONTENT
     await finished(two)
@@ -252,8 +259,8 @@ async def test_a_source_offered_later_takes_over(box: Box) -> None:
     await transfer.wait(PIECE - 2)
     transfer.offer(box.here(good))
     running = box.transfers.running(DIGEST)
-    while running is not None and len(running._sources) < 2:
-        await asyncio.sleep(0.001)
+    assert running is not None
+    await until(lambda: len(running._sources) > 1)
     expired.hold.set()
     assert await read(transfer) == CONTENT
     await finished(worker)
@@ -282,10 +289,8 @@ async def test_who_waits_there_is_known_here(box: Box) -> None:
     assert running is not None
     box.transfers.effort = Effort(fill_alone=False)
     with transfer.waiting():
-        while not running._waiters:
-            await asyncio.sleep(0.001)
-    while running._waiters:
-        await asyncio.sleep(0.001)
+        await until(lambda: running._waiters > 0)
+    await until(lambda: not running._waiters)
     await worker.close()
 
 
@@ -299,8 +304,7 @@ async def test_a_worker_that_dies_leaves_no_waiter_behind(box: Box) -> None:
     running = box.transfers.running(DIGEST)
     assert running is not None
     await worker.close()
-    while running._waiters:
-        await asyncio.sleep(0.001)
+    await until(lambda: not running._waiters)
     upstream.hold.set()
     await finished(box.transfers)
     assert running.verified  # and the transfer goes on
