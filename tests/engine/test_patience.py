@@ -101,3 +101,40 @@ async def test_a_client_that_leaves_stops_nothing(bench: Bench) -> None:
     bench.answer.set()
     while not bench.done:
         await asyncio.sleep(0)
+
+
+async def test_who_waits_for_what_is_found_gone_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One origin of those that matter is enough; a slow one that is there is waited for."""
+    monkeypatch.setattr("entrepot.engine.patience.PATIENCE", 0.001)
+    slow: list[str] = []
+
+    class Found:
+        """As much of `Health` as is used."""
+
+        out = ""
+
+        def slow(self, url: str) -> None:
+            slow.append(url)
+
+        def is_out(self, url: str) -> bool:
+            return url == self.out
+
+    health, go_on = Found(), asyncio.Event()
+
+    async def question() -> str:
+        await go_on.wait()
+        return "late"
+
+    patience = Patience(health)  # type: ignore[arg-type]
+    waiting = asyncio.ensure_future(patience.unless_out("quay.io", ["https://a", "https://b"], question()))
+    async with asyncio.timeout(20):
+        while len(slow) < 3:
+            await asyncio.sleep(0.001)
+    assert not waiting.done()
+    health.out = "https://b"
+    with pytest.raises(Slow):
+        await asyncio.wait_for(waiting, 20)
+    assert set(slow) == {"https://a"}
+    health.out = ""
+    go_on.set()
+    assert await patience.unless_out("quay.io", ["https://a"], question()) == "late"

@@ -354,3 +354,32 @@ async def test_an_upstream_that_is_away_is_told(box: Box) -> None:
     with pytest.raises(TransferError, match="refused"):
         await transfer.opened()
     await finished(worker)
+
+
+async def test_refusals_of_all_others_are_not_passed_on(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More others than are kept in case one is refused: the good one starts anew."""
+    monkeypatch.setattr("entrepot.upstream.transfer.MAX_SOURCES", 1)
+    gate = asyncio.Event()
+
+    class Waiting(Upstream):
+        @asynccontextmanager
+        async def open(self, offset: int, stop: int | None = None) -> AsyncIterator[object]:  # type: ignore[override]
+            await gate.wait()
+            raise No("401")
+            yield
+
+    box.upstreams["bad"] = Waiting(name="bad")
+    good = box.upstream()
+    one, two = box.worker(), box.worker()
+    refused, _ = one.join(DIGEST, Upstream(name="bad"), None)
+    await until(lambda: len(box.transfers) > 0)
+    running = box.transfers.running(DIGEST)
+    assert running is not None
+    served, _ = two.join(DIGEST, box.here(good), None)
+    await until(lambda: running._waiters > 1)
+    gate.set()
+    assert await read(served) == CONTENT
+    with pytest.raises(No):
+        await refused.ended()
+    await finished(two)
+    await finished(one)
