@@ -9,18 +9,17 @@ everything else another. Writes bench/results/hit.json and the table in docs/per
 """
 
 import argparse
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # last: a folder there is called `dns`
 
-from bench import content, report, servers
+from bench import content, report, script, servers
 from bench.loads import KEEP_ALIVE, Loads, Measurement
 from bench.processes import Cores, family, peak_memory, started_on
 from bench.servers import Entrepot, Server
@@ -58,29 +57,18 @@ class Runs:
         self.measured.setdefault(measure.key, {}).setdefault(server.name, []).append(measurement)
 
 
+def _requests(key: str, what: str, path: str) -> Measure:
+    label = f"{what}, {KEEP_ALIVE} connections: requests"
+    return Measure(key, label, 1, 0, lambda x, s: x.small(s, path, SMALL_SECONDS), "0.3 / 10", wall=True)
+
+
 def measures(image: content.Image) -> list[Measure]:
     size, body = f"{image.size >> 20:,} MiB", f"{len(image.manifest):,} bytes"
     return [
         Measure("bulk-1", f"blob of {size}, 1 client: GB", 1e9, 2, lambda x, s: x.bulk(s, 1), "1.1 / 1.6"),
         Measure("bulk-4", f"blob of {size}, 4 clients: GB", 1e9, 2, lambda x, s: x.bulk(s, 4), "1.1 / 1.6"),
-        Measure(
-            "digest",
-            f"manifest of {body} by digest, {KEEP_ALIVE} connections: requests",
-            1,
-            0,
-            lambda x, s: x.small(s, image.by_digest, SMALL_SECONDS),
-            "0.3 / 10",
-            wall=True,
-        ),
-        Measure(
-            "tag",
-            f"the same by tag, {KEEP_ALIVE} connections: requests",
-            1,
-            0,
-            lambda x, s: x.small(s, image.by_tag, SMALL_SECONDS),
-            "0.3 / 10",
-            wall=True,
-        ),
+        _requests("digest", f"manifest of {body} by digest", image.by_digest),
+        _requests("tag", "the same by tag", image.by_tag),
         Measure(
             "new",
             "the same, each on a new TLS 1.3 connection: requests",
@@ -127,7 +115,7 @@ def rounds(options: argparse.Namespace, begin: float, turn: Callable[[int], None
     return int(options.rounds)
 
 
-def run(options: argparse.Namespace, directory: Path) -> dict[str, object]:
+def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     begin, cores, runs = time.monotonic(), Cores.split(), Runs()
     image = content.make(directory, options.mib)
     content.lay_out(image, directory / "www")
@@ -216,34 +204,23 @@ def describe(rows: Sequence[Measure], runs: Runs, loads: Loads, done: int, optio
     lines.append(["from `up` to the first answered pull of what is held, seconds", *starts])
     used = ", ".join(f"{name} {version}" for name, version in {**report.versions(), **peers(loads)}.items())
     suites = ", ".join(f"{name} {cipher}" for name, cipher in runs.ciphers.items())
-    return "\n".join(
-        [
-            report.table(lines),
-            "",
-            f"Median (least - most) of {done} rounds; ratios are made within a round. Measured with "
-            f"`.venv/bin/python -P bench/hit.py --rounds {options.rounds} --mib {options.mib}` on {report.machine()}.",
-            f"Small requests by {'wrk' if loads.wrk else 'bench/clients.py (wrk is not installed)'}. Versions: {used}.",
-            f"Negotiated: {suites}.",
-        ]
+    return report.section(
+        lines,
+        f"Median (least - most) of {done} rounds; ratios are made within a round. Measured with "
+        f"`.venv/bin/python -P bench/hit.py --rounds {options.rounds} --mib {options.mib}` on {report.machine()}.",
+        f"Small requests by {'wrk' if loads.wrk else 'bench/clients.py (wrk is not installed)'}. Versions: {used}.",
+        f"Negotiated: {suites}.",
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="each server in turn, every round (default: 3)")
     parser.add_argument("--mib", type=int, default=1024, help="size of the blob (default: 1024)")
     parser.add_argument(
         "--seconds", type=float, default=170.0, help="no round begins that would end later (default: 170)"
     )
-    parser.add_argument("--json", type=Path, help="write the numbers there, and leave docs/performance.md alone")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="entrepot-bench-") as directory:
-        os.chmod(directory, 0o755)  # noqa: PTH101  # nginx's worker may be somebody else
-        result = run(options, Path(directory))
-    print(result["text"])
-    report.save(options.json or report.RESULTS / "hit.json", result)
-    if options.json is None:
-        report.replace_section("hit", str(result["text"]))
+    script.measured("hit", parser, run)
 
 
 if __name__ == "__main__":

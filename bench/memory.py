@@ -8,16 +8,15 @@ process has needed more than the budget.
 """
 
 import argparse
-import os
 import sys
-import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # last: a folder there is called `dns`
 
-from bench import content, report, servers
+from bench import content, report, script, servers
 from bench.hit import first_ca
 from bench.loads import Loads
 from bench.processes import Cores, family, forget_peak, peak_memory
@@ -45,7 +44,7 @@ def measure(name: str, loads: Loads, server: Server, image: content.Image, clien
     return Phase(name, peak, max(result["seconds"] for result in results))
 
 
-def run(options: argparse.Namespace, directory: Path) -> list[Phase]:
+def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     cores = Cores.split()
     image = content.make(directory, options.mib)
     content.lay_out(image, directory / "www")
@@ -57,7 +56,15 @@ def run(options: argparse.Namespace, directory: Path) -> list[Phase]:
         server = stack.enter_context(entrepot.running())
         trust.write_text(first_ca(entrepot, server))
         loads.pull(server, image.by_digest, image.manifest_digest)  # a client has it before it asks for layers
-        return [measure(name, loads, server, image, options.clients) for name in ("cold", "hot")]
+        phases = [measure(name, loads, server, image, options.clients) for name in ("cold", "hot")]
+    return {
+        "text": describe(phases, options),
+        "mib": options.mib,
+        "clients": options.clients,
+        "machine": report.machine(),
+        "versions": report.versions(),
+        "phases": [asdict(each) for each in phases],
+    }
 
 
 def describe(phases: list[Phase], options: argparse.Namespace) -> str:
@@ -68,39 +75,19 @@ def describe(phases: list[Phase], options: argparse.Namespace) -> str:
     total = options.clients * (options.mib << 20)
     rows += [[each.name, f"{each.peak / 1e6:.0f}", f"{total / each.seconds / 1e6:,.0f}"] for each in phases]
     command = f".venv/bin/python -P bench/memory.py --mib {options.mib} --clients {options.clients}"
-    return "\n".join(
-        [
-            report.table(rows),
-            "",
-            f"Budget: {BUDGET / 1e6:.0f} MB. Every client got the right SHA-256; computing it is part of the time. "
-            f"Measured with `{command}` on {report.machine()}.",
-        ]
+    return report.section(
+        rows,
+        f"Budget: {BUDGET / 1e6:.0f} MB. Every client got the right SHA-256; computing it is part of the time. "
+        f"Measured with `{command}` on {report.machine()}.",
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.arguments(__doc__)
     parser.add_argument("--mib", type=int, default=4096, help="size of the blob (default: 4096)")
     parser.add_argument("--clients", type=int, default=4, help="how many pull at once (default: 4)")
-    parser.add_argument("--json", type=Path, help="write the numbers there, and leave docs/performance.md alone")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="entrepot-bench-") as directory:
-        os.chmod(directory, 0o755)  # noqa: PTH101  # nginx's worker may be somebody else
-        phases = run(options, Path(directory))
-    text = describe(phases, options)
-    print(text)
-    result = {
-        "text": text,
-        "mib": options.mib,
-        "clients": options.clients,
-        "machine": report.machine(),
-        "versions": report.versions(),
-        "phases": [asdict(each) for each in phases],
-    }
-    report.save(options.json or report.RESULTS / "memory.json", result)
-    if options.json is None:
-        report.replace_section("memory", text)
-    sys.exit(any(each.peak > BUDGET for each in phases))
+    result = script.measured("memory", parser, run)
+    sys.exit(any(each["peak"] > BUDGET for each in result["phases"]))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rest))
 
 
+def section(rows: Sequence[Sequence[str]], *notes: str) -> str:
+    """A table and what is to be said of it."""
+    return "\n".join([table(rows), "", *notes])
+
+
 def machine() -> str:
     """What this was measured on."""
     models = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]

@@ -8,17 +8,16 @@ docs/performance.md; with --json, only FILE.
 """
 
 import argparse
-import os
 import re
 import sys
-import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # last: a folder there is called `dns`
 
-from bench import content, report, servers
+from bench import content, report, script, servers
 from bench.hit import first_ca, say, upstream
 from bench.loads import KEEP_ALIVE, Loads, Measurement
 from bench.processes import Cores, started_on
@@ -43,7 +42,7 @@ def twin(entrepot: Entrepot) -> Server:
     return servers.start(ALLOW_ALL, command, port, here)
 
 
-def run(options: argparse.Namespace, directory: Path) -> dict[str, object]:
+def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     cores = Cores.split()
     image = content.make(directory, 1)
     trust, _ = servers.certificates(directory)
@@ -80,28 +79,17 @@ def describe(measured: dict[str, dict[str, list[Measurement]]], rounds: int) -> 
         ours, theirs = ([one.per_cpu_second for one in measured[key][name]] for name in ("Entrepot", ALLOW_ALL))
         ratio = report.spread(report.ratios(ours, theirs), 2)
         lines.append([label, report.spread(ours), report.spread(theirs), ratio, f"at least {WANTED}"])
-    return "\n".join(
-        [
-            report.table(lines),
-            "",
-            f"Median (least - most) of {rounds} rounds over {KEEP_ALIVE} connections; ratios are made within a round. "
-            f"Measured with `.venv/bin/python -P bench/rules.py --rounds {rounds}` on {report.machine()}.",
-        ]
+    return report.section(
+        lines,
+        f"Median (least - most) of {rounds} rounds over {KEEP_ALIVE} connections; ratios are made within a round. "
+        f"Measured with `.venv/bin/python -P bench/rules.py --rounds {rounds}` on {report.machine()}.",
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="both in turn, every round (default: 5)")
-    parser.add_argument("--json", type=Path, help="write the numbers there, and leave docs/performance.md alone")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="entrepot-bench-") as directory:
-        os.chmod(directory, 0o755)  # noqa: PTH101  # nginx's worker may be somebody else
-        result = run(options, Path(directory))
-    print(result["text"])
-    report.save(options.json or report.RESULTS / "rules.json", result)
-    if options.json is None:
-        report.replace_section("rules", str(result["text"]))
+    script.measured("rules", parser, run)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "entrepot"
 
-EVERYONE = {"counters", "errors", "tasks", "headers"}  # top-level helpers, which import nothing of ours but each other
+EVERYONE = {
+    "counters",
+    "errors",
+    "tasks",
+    "headers",
+    "pulse",
+    "pairs",
+}  # top-level helpers, which import nothing of ours but each other
 MAY_IMPORT = {
     "registry": set[str](),
     "config": {"registry"},

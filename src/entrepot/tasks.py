@@ -5,12 +5,30 @@ collection, if at all; the linter bans it in favour of `spawn`.
 """
 
 import asyncio
+import functools
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 _log = logging.getLogger("entrepot.tasks")
 _running: set[asyncio.Task[Any]] = set()
+
+
+async def in_thread[**Args, Result](work: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
+    """What `work` gives, done in a thread. Cancelled, it ends only when `work` has: what that uses may go then.
+
+    For work that takes milliseconds.
+    """
+    running = asyncio.get_running_loop().run_in_executor(None, functools.partial(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        running.exception()  # seen: it came too late to matter
+        raise
 
 
 def spawn[T](coro: Coroutine[object, object, T], *, name: str, quiet: bool = False) -> asyncio.Task[T]:

@@ -1,8 +1,10 @@
 """DESIGN rule 10 on a file system that is really full. Needs root, to mount a small one."""
 
+import asyncio
 import os
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from entrepot.cache.embedded import open_records
 from entrepot.cache.interface import NoRoom, StoreError
 from entrepot.cache.keeper import Keeper
 from entrepot.cache.layout import BLOCK
+from entrepot.cache.records import DiskRecords
 from entrepot.cache.space import Limits
 from entrepot.registry.digests import Digest
 
@@ -152,8 +155,93 @@ async def test_records_open_on_a_full_disk(disk: Path) -> None:
         await records.close()
 
 
-async def test_without_ballast_records_do_not_open_on_a_full_disk(disk: Path) -> None:
-    await open_records(disk).close()
+def written_elsewhere(disk: Path, key: str) -> None:
+    """By another process, which leaves at once."""
+    code = (
+        "import asyncio, sys; from pathlib import Path; from entrepot.cache.records import DiskRecords\n"
+        "async def main():\n"
+        "    records = DiskRecords(Path(sys.argv[1]))\n"
+        "    await records.put(sys.argv[2], {'by': 'another'})\n"
+        "    await records.close()\n"
+        "asyncio.run(main())"
+    )
+    subprocess.run([sys.executable, "-c", code, str(disk / "records"), key], check=True)
+
+
+type Crowded = tuple[DiskRecords, Path, list[float]]
+
+
+@pytest.fixture
+async def crowded(disk: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Crowded]:
+    """Records that were opened on a disk that is full, with no ballast; what fills it; seconds on their clock."""
+    before = open_records(disk)
+    await before.put("tag/a", {"digest": "x"})
+    await before.put("tag/b", {"digest": "y"}, ttl=-1.0)
+    await before.put_bytes("manifest/a", b"bytes")
+    await before.close()
+    foreign = fill_up(disk)
+    records = open_records(disk)
+    assert "they are only read until there is room" in caplog.text
+    now = [0.0]
+    records._clock = lambda: now[0]
+    records._tried = 0.0
+    yield records, foreign, now
+    await records.close()
+
+
+async def test_without_ballast_records_are_read(crowded: Crowded) -> None:
+    records, _, _ = crowded
+    assert records.read_only
+    assert records.get("tag/a") == {"digest": "x"}
+    assert records.get_bytes("manifest/a") == b"bytes"
+    assert (records.get("tag/b"), records.get("tag/c")) == (None, None)
+    assert list(records.scan("tag/")) == [("tag/a", {"digest": "x"})]
+    assert await asyncio.to_thread(records.get, "tag/a") == {"digest": "x"}
+    assert await asyncio.to_thread(records.has, "tag/a")
+
+
+async def test_without_room_nothing_is_kept(crowded: Crowded) -> None:
+    records, _, now = crowded
+    for _ in range(2):
+        with pytest.raises(NoRoom, match="the disk is full"):
+            await records.put("tag/c", {})
+        with pytest.raises(NoRoom):
+            await records.delete("tag/a")
+        now[0] += 60
+    assert records.get("tag/a") == {"digest": "x"}
+
+
+async def test_when_there_is_room_records_are_kept_again(crowded: Crowded) -> None:
+    records, foreign, now = crowded
+    assert records.get("tag/a") == {"digest": "x"}
+    foreign.unlink()
+    with pytest.raises(NoRoom):  # it was tried a moment ago
+        await records.put("tag/a", {"digest": "z"})
+    now[0] += 1
+    await records.put("tag/a", {"digest": "z"})
+    assert not records.read_only
+    assert records.get("tag/a") == {"digest": "z"}
+    assert await records.delete("tag/a")
+    assert records.get("tag/a") is None
+
+
+@pytest.mark.parametrize("later", [0.0, 60.0], ids=["and can only be read here", "and can be written here"])
+async def test_what_another_process_writes_is_seen(crowded: Crowded, disk: Path, later: float) -> None:
+    """It found room; what was read before does not count any more."""
+    records, foreign, now = crowded
+    assert records.get("tag/c") is None
+    foreign.unlink()
+    written_elsewhere(disk, "tag/c")
+    written_elsewhere(disk, "tag/a")
+    now[0] += later
+    async with asyncio.timeout(20):
+        while records.get("tag/c") is None:  # what was read is remembered for a millisecond
+            await asyncio.sleep(0.001)
+    assert records.get("tag/a") == {"by": "another"}
+    assert records.read_only == (later == 0)
+
+
+async def test_records_that_were_never_made_are_not_read(disk: Path) -> None:
     fill_up(disk)
     with pytest.raises(StoreError, match="cannot open the records"):
         open_records(disk)

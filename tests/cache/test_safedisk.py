@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.cache.records import DiskRecords
+from entrepot.cache.records import DiskRecords, opened
 
 
 class Bomb:
@@ -48,10 +48,10 @@ async def test_a_planted_file_name_is_never_opened(tmp_path: Path) -> None:
     await records.close()
 
 
-async def test_other_types_are_refused(tmp_path: Path) -> None:
-    records = DiskRecords(tmp_path)
+def test_other_types_are_refused(tmp_path: Path) -> None:
+    cache = opened(tmp_path)
     with pytest.raises(TypeError, match="str or bytes"):
-        records._cache.set("a", {"a": 1})
+        cache.set("a", {"a": 1})
     with pytest.raises(TypeError, match="key is str"):
-        records._cache.set(("a",), "b")
-    await records.close()
+        cache.set(("a",), "b")
+    cache.close()

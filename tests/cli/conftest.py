@@ -14,14 +14,14 @@ from entrepot.cli.logs import CHATTY
 from entrepot.cli.processes import Role
 
 STUB = """
-import json, os, signal, socket, sys
+import json, os, signal, socket, sys, time
 kind, name = sys.argv[1:]
 report = os.open(os.environ["REPORT"], os.O_WRONLY)
 def say(what, text=""):
     os.write(report, (json.dumps([name, what, os.getpid(), text]) + "\\n").encode())
 def term(*_):
     say("term")
-    if kind != "stubborn":
+    if kind not in ("stubborn", "lively"):
         os._exit(0)
 signal.signal(signal.SIGTERM, term)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
@@ -42,6 +42,12 @@ if kind == "gated":
         os._exit(0)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 print("ready", flush=True)
+while kind == "lively":
+    print("alive", flush=True)
+    time.sleep(0.1)
+if kind == "hung":
+    print("alive", flush=True)
+    signal.pause()
 if kind == "server":
     listener = socket.socket(fileno=int(json.loads(first)["sockets"][0]))
     listener.setblocking(True)

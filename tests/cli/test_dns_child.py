@@ -14,7 +14,7 @@ import pytest
 
 from entrepot.certs.authority import Authority
 from entrepot.cli import dns_child
-from entrepot.cli.brief import Brief, reload_line
+from entrepot.cli.brief import Brief, leave_line, reload_line
 from entrepot.cli.dns_child import Service, allowed, dns_settings, intercepted, probed_name
 from entrepot.config import Certs, Config, Dns, Endpoint, Listen, RegistryEntry, Store
 from entrepot.config.overrides import catalogue, subtrees
@@ -153,7 +153,7 @@ async def test_it_answers_and_counts_and_stops(
     port, task = serving
     assert (await ask(port, "quay.io")).endswith(OURS)
     assert json.loads((config.store.path / "run/dns-0.json").read_text())["started"] > 0
-    assert capfd.readouterr().out == "ready\n"
+    assert "ready" in capfd.readouterr().out.splitlines()
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(task, 20)
 
@@ -168,6 +168,35 @@ async def test_a_change_is_taken_up(
     async with asyncio.timeout(20):
         while not (await ask(port, "quay.io")).endswith(b"\x00\x00\x00\x07\x00\x04" + OURS):
             pass
+
+
+async def test_it_steps_aside_before_the_box_stops(
+    serving: tuple[int, asyncio.Task[None]], config: Config, orders: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it says then is not ours: here nobody upstream answers, and so it says that it does not know."""
+    caplog.set_level("INFO", "entrepot.dns")
+    port, task = serving
+    assert (await ask(port, "quay.io")).endswith(OURS)
+    os.write(orders, leave_line())
+    os.write(orders, reload_line(config.to_json()))  # changes nothing about that
+    async with asyncio.timeout(20):
+        while "configuration reloaded" not in caplog.text:
+            await asyncio.sleep(0.01)
+    assert not (await ask(port, "quay.io")).endswith(OURS)
+    assert not task.done()
+
+
+async def test_where_dns_may_not_step_aside_it_does_not(
+    serving: tuple[int, asyncio.Task[None]], config: Config, orders: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "entrepot.dns")
+    port, _ = serving
+    os.write(orders, reload_line(replace(config, dns=replace(config.dns, fail_open=False)).to_json()))
+    os.write(orders, leave_line())
+    async with asyncio.timeout(20):
+        while "going to stop" not in caplog.text:
+            await asyncio.sleep(0.01)
+    assert (await ask(port, "quay.io")).endswith(OURS)
 
 
 async def test_a_change_that_cannot_be_taken_up_changes_nothing(

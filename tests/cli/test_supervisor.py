@@ -29,6 +29,7 @@ class Stage:
         self.reloaded = threading.Event()
         self.version = 1
         self.bad = False
+        self.leave = 0.0
 
     def brief(self, role: Role) -> bytes:
         return json.dumps({"version": self.version, "sockets": role.sockets}).encode() + b"\n"
@@ -45,7 +46,19 @@ class Stage:
         self.calls.append("serving")
         self.serving.set()
 
-    def run(self, *roles: Role, story: Callable[[], None], drain: float = 30.0, backoff: float = 0.001) -> int:
+    def left(self) -> tuple[bytes, float]:
+        if self.leave:
+            self.calls.append("leaving")
+        return b'{"leave": true}\n', self.leave
+
+    def run(
+        self,
+        *roles: Role,
+        story: Callable[[], None],
+        drain: float = 30.0,
+        backoff: float = 0.001,
+        patience: int = 1000,
+    ) -> int:
         plans = Plans(
             roles=roles,
             command=self.stub,
@@ -53,10 +66,12 @@ class Stage:
             brief=self.brief,
             reload=self.reload,
             serving=self.served,
+            leaving=self.left,
             stopping=lambda: self.calls.append("stopping"),
             drain=drain,
         )
-        with told(story), Supervisor(plans, backoff=lambda: Backoff(first=backoff, longest=backoff)) as supervisor:
+        supervising = Supervisor(plans, backoff=lambda: Backoff(first=backoff, longest=backoff), patience=patience)
+        with told(story), supervising as supervisor:
             supervisor.start()
             return supervisor.run()
 
@@ -196,6 +211,38 @@ def test_the_time_to_drain_is_limited(stage: Stage, caplog: pytest.LogCaptureFix
     assert "killed, having not ended in time: stubborn-0" in caplog.text
 
 
+def test_before_they_are_stopped_the_children_are_told(stage: Stage) -> None:
+    stage.leave = 0.3
+
+    def story() -> None:
+        assert stage.serving.wait(20)
+        term()
+        for role in ("good-0", "good-1"):
+            assert stage.reports.wait(role, "order")[3] == '{"leave": true}'
+        for role in ("good-0", "good-1"):
+            stage.reports.wait(role, "term")
+
+    assert stage.run(Role("good", 0), Role("good", 1), story=story) == 0
+    assert stage.calls == ["serving", "leaving", "stopping"]
+    for role in ("good-0", "good-1"):
+        events = [event[1] for event in stage.reports.seen if event[0] == role]
+        assert events.index("order") < events.index("term")
+
+
+def test_a_second_signal_ends_that_time_too(stage: Stage) -> None:
+    stage.leave = 1000.0
+
+    def story() -> None:
+        assert stage.serving.wait(20)
+        term()
+        stage.reports.wait("stubborn-0", "order")
+        assert stage.calls == ["serving", "leaving"]
+        term()
+
+    assert stage.run(Role("stubborn", 0), story=story) == 0
+    assert stage.calls == ["serving", "leaving", "stopping"]
+
+
 def test_nobody_is_started_again_while_stopping(stage: Stage) -> None:
     def story() -> None:
         assert stage.serving.wait(20)
@@ -275,6 +322,40 @@ def test_a_program_that_cannot_be_started_again_is_tried_again(stage: Stage, cap
     assert caplog.text.count("mortal-0 cannot be started (No such file or directory)") == 2
 
 
+def test_who_hangs_is_killed_and_started_again_with_one_line(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    def story() -> None:
+        stage.reports.wait("hung-0", "told", times=2)
+        term()
+
+    assert stage.run(Role("hung", 0), story=story, patience=1) == 0
+    pid = stage.reports.wait("hung-0", "told")[2]
+    lines = [line for line in caplog.messages if str(pid) in line]
+    assert len(lines) == 1
+    assert f"hung-0 (pid {pid}) was killed, having shown no life for 1 s, after" in lines[0]
+
+
+def test_who_is_not_ready_may_be_silent(stage: Stage) -> None:
+    def story() -> None:
+        stage.reports.wait("hung-0", "told", times=2)  # seconds, in which the other one is silent too
+        term()
+
+    assert stage.run(Role("hung", 0), Role("gated", 0), story=story, patience=1) == 0
+    assert [event[1] for event in stage.reports.seen if event[0] == "gated-0"].count("started") == 1
+
+
+def test_who_stops_is_not_watched(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """A drain has its own limit."""
+
+    def story() -> None:
+        assert stage.serving.wait(20)
+        term()
+
+    assert stage.run(Role("stubborn", 0), Role("lively", 0), story=story, patience=1, drain=3.5) == 0
+    (line,) = [line for line in caplog.messages if "killed, having not ended in time" in line]
+    assert "stubborn-0" in line
+    assert "lively-0" in line
+
+
 def test_nothing_is_left_when_the_caller_fails(stage: Stage) -> None:
     """As when the CA cannot be made: children are running by then."""
     plans = Plans(
@@ -284,6 +365,7 @@ def test_nothing_is_left_when_the_caller_fails(stage: Stage) -> None:
         brief=stage.brief,
         reload=stage.reload,
         serving=stage.served,
+        leaving=lambda: (b"", 0.0),
         stopping=lambda: None,
         drain=1.0,
     )

@@ -16,7 +16,7 @@ import pytest
 
 from entrepot.certs.authority import Authority
 from entrepot.cli import up
-from entrepot.cli.brief import Brief
+from entrepot.cli.brief import Brief, leaves, reload_line
 from entrepot.cli.processes import Role
 from entrepot.cli.up import Box, NothingToServe, changed, command, in_force
 from entrepot.config import Config, ConfigError, Listen, Store, Upstream
@@ -246,6 +246,25 @@ def test_without_https_there_is_no_worker_and_no_probe(tmp_path: Path) -> None:
         (role,) = box.roles()
         assert role.name == "dns"
         assert Brief.from_line(box.brief(role)).probe is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "seconds"),
+    [
+        ({}, 1.0),
+        ({"ENTREPOT_DNS_DRAIN": "30s"}, 30.0),
+        ({"ENTREPOT_DNS_FAIL_OPEN": "false"}, 0.0),
+        ({"ENTREPOT_LISTEN_DNS": "0"}, 0.0),
+        ({"ENTREPOT_LISTEN_HTTPS": "0"}, 0.0),
+    ],
+)
+def test_how_long_dns_steps_aside_before_a_stop(tmp_path: Path, changed: dict[str, str], seconds: float) -> None:
+    """Where that helps nobody, not at all."""
+    with made(tmp_path, **changed) as box:
+        line, until = box.leaving()
+        assert leaves(line)
+        assert not leaves(reload_line({}))
+        assert until == seconds
 
 
 def test_nothing_to_serve(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The decision, without sockets: rule 11 of the design."""
 
+from dataclasses import replace
+
 import dns.message
 import dns.rcode
 import pytest
@@ -70,6 +72,8 @@ def test_a_label_with_a_dot_in_it_is_no_name_of_ours() -> None:
 @pytest.mark.parametrize("rtype", ["A", "AAAA", "HTTPS"])
 def test_rule_11_a_sick_cache_steps_aside(rtype: str) -> None:
     assert decide(make_query("quay.io", rtype), V4, V6, SICK) == Forward(cap=30)
+    for ttl, cap in ((7, 7), (86_400, 30)):  # clients are to come back soon
+        assert decide(make_query("quay.io", rtype), V4, V6, replace(SICK, ttl=ttl)) == Forward(cap=cap)
     assert decide(make_query("example.com", rtype), V4, V6, SICK) == Forward()
 
 

@@ -22,7 +22,7 @@ from tests.fakes.images import push_image
 from tests.fakes.registry import Fault
 
 from entrepot.engine.admission import SURE
-from entrepot.engine.manifests import Manifests
+from entrepot.engine.freshmanifests import question_of
 from entrepot.engine.messages import InNameOf, PullRequest
 from entrepot.engine.passes import SHUT
 from entrepot.headers import Headers
@@ -258,7 +258,7 @@ class TestShared:
         route = ManifestRoute(PUBLIC, "1")
         names: tuple[InNameOf, ...] = ("client", "nobody", "box")
         requests = [PullRequest("GET", known, route, Headers([]), "192.0.2.1", asks=asks) for asks in names]
-        assert len({Manifests._question(request, route) for request in requests}) == 3
+        assert len({question_of(request, route) for request in requests}) == 3
 
     async def test_what_the_account_is_refused_the_client_asks_for_itself(self, sharing: Bench) -> None:
         token = await sharing.log_in(NOBODY, PUBLIC)

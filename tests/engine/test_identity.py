@@ -143,7 +143,7 @@ async def test_a_password_sent_to_the_registry_itself(one: Process, two: Process
     assert account != ""
     for process in (one, two):
         found = await process.offline(ANN)
-        assert found == replace(process.identify(ANN), account=account)
+        assert found == replace(process.identify(ANN), account=account, offline=True)
         assert found.account_for("any/thing") == account
         wrong = await process.offline(basic("ann", "wrong")[1])
         assert (wrong.credential[: len(VOID)], wrong.account, wrong.anonymous) == (VOID, "", False)

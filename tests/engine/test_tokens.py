@@ -383,8 +383,32 @@ class TestWhichIsAway:
         """A client can make a registry look sick, and would get more than it answers."""
         await desk.verify(ANN)
         desk.health.down.add(desk.known.upstream)
+        desk.service.status = 503
         identity = await desk.identify(f"Bearer {token_of(await desk.ask(TARGET, ANN))}")
         assert (identity.own, identity.grace) == (True, False)
+
+    async def test_what_may_be_well_is_asked_for_a_token_that_it_knows(self, desk: Desk) -> None:
+        """A registry that is slow would not know what to do with ours; who has no rights to lose does not wait."""
+        await desk.verify(ANN)
+        desk.health.down.add(desk.known.upstream)
+        assert not is_ours(await desk.ask(TARGET, ANN))
+        assert is_ours(await desk.ask())
+
+    @pytest.mark.parametrize("status", [429, 503])
+    @pytest.mark.parametrize(("path", "certain"), [("/token", True), ("/other", False)])
+    async def test_the_service_alone_at_a_host_that_answers(
+        self, desk: Desk, path: str, certain: bool, status: int
+    ) -> None:
+        """A look of the box's own at what the registry has named makes it certain, and no other one does."""
+        await desk.verify(ANN)
+        desk.service.status = status
+        said = f'Bearer realm="{desk.service.url}{path}",service="registry.test"'
+        await desk.records.put("challenge/registry.test/repository", {"challenges": [said]})
+        desk.service.seen.clear()
+        identity = await desk.identify(f"Bearer {token_of(await desk.ask(TARGET, ANN))}")
+        assert (identity.own, identity.grace) == (True, certain)
+        looks = [one.target for one in desk.service.seen if "Authorization" not in one.headers]
+        assert looks == ["/token?service=registry.test"] * certain
 
     async def test_nobody(self, desk: Desk) -> None:
         assert not is_ours(await desk.ask())

@@ -5,7 +5,6 @@ from hashing the files it wrote.
 """
 
 import base64
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tests.lab import world
-from tests.lab.images import ARCHITECTURE, Image
+from tests.lab.images import ARCHITECTURE, Image, digest_of_file
 from tests.lab.net import HOME, CommandFailed, Daemon, Machine, wait_for
 
 type Credentials = tuple[str, str] | None
@@ -171,18 +170,16 @@ class Containerd:
         if "manifests" in manifest:
             ours = [m for m in manifest["manifests"] if m["platform"]["architecture"] == ARCHITECTURE]
             manifest = self._json(ours[0]["digest"])
-        return Held(manifest["config"]["digest"], tuple(self._hash(each["digest"]) for each in manifest["layers"]))
+        layers = (digest_of_file(self._blob(each["digest"])) for each in manifest["layers"])
+        return Held(manifest["config"]["digest"], tuple(layers))
 
-    def _blob(self, digest: str) -> bytes:
+    def _blob(self, digest: str) -> Path:
         store = self._root / "data/io.containerd.content.v1.content/blobs"
-        return self.machine.path(store / digest.replace(":", "/")).read_bytes()
+        return self.machine.path(store / digest.replace(":", "/"))
 
     def _json(self, digest: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self._blob(digest))
+        found: dict[str, Any] = json.loads(self._blob(digest).read_bytes())
         return found
-
-    def _hash(self, digest: str) -> str:
-        return f"sha256:{hashlib.sha256(self._blob(digest)).hexdigest()}"
 
     def forget(self) -> None:
         for image in self._ctr("images", "ls", "--quiet").split():
@@ -264,7 +261,7 @@ class Skopeo:
         folder = self.machine.path(self._folder)
         manifest: Mapping[str, Any] = json.loads((folder / "manifest.json").read_bytes())
         names = [each["digest"].partition(":")[2] for each in (manifest["config"], *manifest["layers"])]
-        config, *layers = (f"sha256:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}" for name in names)
+        config, *layers = (digest_of_file(folder / name) for name in names)
         return Held(config, tuple(layers))
 
     def forget(self) -> None:

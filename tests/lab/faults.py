@@ -9,6 +9,8 @@ so that faults in a row meet requests in a row. A fault does one or more of:
       hold            true: no answer until the fault is taken away
       hold_until      no answer until a file of that name exists
       status          answer that, with `headers` and `body`, and nothing of what is below
+    the token that a token service gives out
+      life            seconds that it is good for
     where a registry sends its clients for a blob
       direct          true: to a port without nginx, so that what happens there reaches the wire just so
       relative        true: to a place on the registry's own host, by a URL without a host

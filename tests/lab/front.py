@@ -4,16 +4,18 @@ Runs as a process of its own in the upstream's machine, behind nginx (TLS) and b
 
     python -m tests.lab.front STATE_DIR
 
-It reads `token.crt`, `token.key` and `faults.json` in that folder and writes `requests.jsonl`: one line when a request
+It reads `faults.json` in that folder, and what `accounts` needs, and writes `requests.jsonl`: one line when a request
 arrives and one when its answer is finished, with the number that joins them. Whether there was an Authorization header
 is noted, what it said never is; neither are query strings.
+
+What Debian's docker-registry cannot do is done here: lists of referrers, and repositories of one user among those who
+may log in with a password.
 
 Faults are ordered in `faults.json`; `faults` says which there are. Beside nginx there is a port of our own with TLS, to
 which a fault can send the clients of a registry for its blobs.
 """
 
 import asyncio
-import base64
 import hashlib
 import hmac
 import itertools
@@ -21,32 +23,27 @@ import json
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 from aiohttp import web
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from tests.lab import pki, world
+from tests.lab.accounts import Accounts
 from tests.lab.faults import DIRECT_PORT, Body, Fault, Faults, hindered, host_of, spoiled
 from tests.lab.images import blob_path
 from yarl import URL
 
 CHUNK = 256 * 1024
 SIGNED_URL_LIFE = 60  # seconds
-TOKEN_LIFE = 300  # seconds
 CDN_SECRET = b"entrepot lab"
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "proxy-connection"}
 BLOB = re.compile(r"/v2/(?P<repository>.+)/blobs/(?P<digest>sha256:[0-9a-f]{64})")
-SCOPE = re.compile(r"repository:(?P<repository>[^:]+):(?P<actions>[a-z,*]+)")
-
-
-def base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+REPOSITORY = re.compile(r"/v2/(?P<repository>.+)/(?:manifests|blobs|tags|referrers)/.+")
+REFERRERS = re.compile(r"/v2/(?P<repository>.+)/referrers/(?P<digest>sha256:[0-9a-f]{64})")
+INDEX = "application/vnd.oci.image.index.v1+json"
+NO_REFERRERS = {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
 
 
 class Log:
@@ -83,10 +80,7 @@ class Front:
         self._session = session
         self._log = Log(state / "requests.jsonl")
         self._faults = Faults(state / "faults.json")
-        key = serialization.load_pem_private_key((state / "token.key").read_bytes(), None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        self._token_key = key
-        self._x5c = [(state / "token.crt").read_text().replace("\n", "").split("-----")[2]]
+        self._accounts = Accounts(state)
         self._registries = {host: registry for host, registry in world.hosts() if registry}
         self._cdns = {each.cdn: each for each in world.REGISTRIES if each.cdn}
         self._tokens = {
@@ -118,7 +112,7 @@ class Front:
         host, path = host_of(request), request.path
         service = self._tokens.get((host, path))
         if service is not None:
-            return await self._token(request, service)
+            return await self._accounts.token(request, service, fault)
         if host in self._cdns:
             answer = self._cdn(request, self._cdns[host], fault)
         elif host in self._registries and path.startswith("/blobs/"):  # a redirect that was relative
@@ -131,52 +125,6 @@ class Front:
         if isinstance(answer, web.Response):
             return answer
         return await self._stream(request, await spoiled(answer, fault), fault, sent)
-
-    # Tokens
-
-    async def _token(self, request: web.BaseRequest, service: world.TokenService) -> web.Response:
-        form = await request.post() if request.method == "POST" else request.query
-        user = self._user(request, form)
-        if user == "":
-            return web.json_response({"details": "incorrect username or password"}, status=401)
-        scopes = [scope for value in form.getall("scope", []) for scope in str(value).split()]
-        access = []
-        for scope in filter(None, (SCOPE.fullmatch(each) for each in scopes)):
-            readable = user is not None or not world.is_private(scope["repository"])
-            allowed = [a for a in scope["actions"].split(",") if (a == "pull" and readable) or (user and a != "pull")]
-            access.append({"type": "repository", "name": scope["repository"], "actions": allowed})
-        token = self._sign(service, user or "", access)
-        return web.json_response({"token": token, "access_token": token, "expires_in": TOKEN_LIFE})
-
-    @staticmethod
-    def _user(request: web.BaseRequest, form: Mapping[str, Any]) -> str | None:
-        """Who asks: None for anonymous, "" for somebody with a wrong password."""
-        given: tuple[str, str]
-        if "password" in form:
-            given = (str(form.get("username")), str(form["password"]))
-        elif "Authorization" in request.headers:
-            login = aiohttp.BasicAuth.decode(request.headers["Authorization"])
-            given = (login.login, login.password)
-        else:
-            return None
-        return world.USER if given == (world.USER, world.PASSWORD) else ""
-
-    def _sign(self, service: world.TokenService, user: str, access: list[dict[str, Any]]) -> str:
-        now = int(time.time())
-        head = {"typ": "JWT", "alg": "ES256", "x5c": self._x5c}
-        claims = {
-            "iss": service.host,
-            "aud": service.service,
-            "sub": user,
-            "iat": now,
-            "nbf": now - 10,
-            "exp": now + TOKEN_LIFE,
-            "jti": f"{time.time_ns():x}",
-            "access": access,
-        }
-        text = ".".join(base64url(json.dumps(part).encode()) for part in (head, claims))
-        r, s = decode_dss_signature(self._token_key.sign(text.encode(), ec.ECDSA(hashes.SHA256())))
-        return f"{text}.{base64url(r.to_bytes(32) + s.to_bytes(32))}"
 
     # Content networks
 
@@ -216,6 +164,10 @@ class Front:
     # Registries
 
     async def _registry(self, request: web.BaseRequest, registry: world.Registry, fault: Fault) -> web.Response | Body:
+        if registry.auth == "basic" and self._is_foreign(request):
+            return web.json_response({"errors": [{"code": "DENIED", "message": "not yours"}]}, status=403)
+        if referrers := REFERRERS.fullmatch(request.path):
+            return await self._referrers(request, registry, referrers)
         blob = BLOB.fullmatch(request.path)
         if blob and registry.cdn and request.method in ("GET", "HEAD"):
             async with await self._ask(request, registry, "HEAD") as found:
@@ -228,11 +180,33 @@ class Front:
         kept = {key: value for key, value in answer.headers.items() if key.lower() not in HOP_BY_HOP}
         return Body(answer.status, kept, answer.content_length, _relay(answer))
 
-    async def _ask(self, request: web.BaseRequest, registry: world.Registry, method: str) -> aiohttp.ClientResponse:
+    def _is_foreign(self, request: web.BaseRequest) -> bool:
+        """Whether somebody with a right password asks for what is another one's."""
+        asked = REPOSITORY.fullmatch(request.path)
+        owner = self._accounts.owner(asked["repository"]) if asked else None
+        return bool(owner and (user := self._accounts.user(request, {})) and user != owner)
+
+    async def _referrers(
+        self, request: web.BaseRequest, registry: world.Registry, asked: re.Match[str]
+    ) -> web.Response | Body:
+        """To whom may have the manifest; everybody else gets what he would be told of that."""
+        subject = f"/v2/{asked['repository']}/manifests/{asked['digest']}"
+        answer = await self._ask(request, registry, "GET", subject)
+        if answer.status not in (200, 404):
+            kept = {key: value for key, value in answer.headers.items() if key.lower() not in HOP_BY_HOP}
+            return Body(answer.status, kept, answer.content_length, _relay(answer))
+        answer.release()
+        file = self._state / "referrers" / registry.name / asked["repository"] / asked["digest"]
+        body = file.read_bytes() if file.exists() else json.dumps(NO_REFERRERS).encode()
+        return web.Response(body=body, content_type=INDEX)
+
+    async def _ask(
+        self, request: web.BaseRequest, registry: world.Registry, method: str, path: str | None = None
+    ) -> aiohttp.ClientResponse:
         headers = [(key, value) for key, value in request.headers.items() if key.lower() not in HOP_BY_HOP]
         return await self._session.request(
             method,
-            URL(f"http://127.0.0.1:{registry.port}{request.raw_path}", encoded=True),
+            URL(f"http://127.0.0.1:{registry.port}{path or request.raw_path}", encoded=True),
             headers=[*headers, ("X-Forwarded-Proto", "https")],
             data=request.content if request.can_read_body else None,
             allow_redirects=False,

@@ -23,6 +23,7 @@ from tests.lab import world
 
 # In the machine, not in the host: a tmpfs that dies with it.
 HOME = Path("/run/lab")
+PATIENCE = 50.0  # seconds that a command may take
 PATH = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin"
 
 UNSHARE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private")
@@ -128,6 +129,7 @@ class Machine:
 
     def __init__(self, name: str, resolver: str, logs: Path) -> None:
         self.name = name
+        self._patience = PATIENCE
         self._logs = logs
         self._daemons: list[Daemon] = []
         self._holder = subprocess.Popen(
@@ -167,12 +169,21 @@ class Machine:
         enter = ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--wd=/", "env", "-i"]
         return enter + [f"{key}={value}" for key, value in variables.items()] + list(argv)
 
+    @contextmanager
+    def patient(self, seconds: float) -> Iterator[None]:
+        """Commands may take so long within the block: for what is larger than usual."""
+        self._patience = seconds
+        try:
+            yield
+        finally:
+            self._patience = PATIENCE
+
     def run(
-        self, *argv: str, env: Mapping[str, str] | None = None, seconds: float = 50, stdin: str | None = None
+        self, *argv: str, env: Mapping[str, str] | None = None, seconds: float | None = None, stdin: str | None = None
     ) -> str:
         """Run to the end and return what it printed; `CommandFailed` for any status but 0."""
         # The time limit is kept inside: killing nsenter would leave its child behind.
-        limited = ["timeout", "--kill-after=2", f"{seconds:g}", *argv]
+        limited = ["timeout", "--kill-after=2", f"{seconds or self._patience:g}", *argv]
         done = subprocess.run(
             self._command(limited, env),
             capture_output=True,

@@ -102,6 +102,12 @@ class Entrepot:
             self._daemon.stop(40)
             self._daemon = None
 
+    def kill(self) -> None:
+        """The supervisor, and so all of it; returns when nobody is left."""
+        kill(self.daemon.pid)
+        wait_for(lambda: not any(map(alive, descendants(self.machine.pid))), "the end of all children", 5)
+        self._daemon = None
+
     def reload(self) -> None:
         self.daemon.signal(signal.SIGHUP)
 

@@ -225,7 +225,42 @@ def test_started_while_it_is_full(box: Entrepot, box_wire: Wire, upstream: Upstr
     check_keeps_again(box_wire, upstream, store)
 
 
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_started_while_it_is_full_again_and_again(
+    how: str, box: Entrepot, box_wire: Wire, network: Network, upstream: Upstream, store: Store, disk: Disk
+) -> None:
+    """There is no ballast left to make room for the databases; what is held is served, without upstream too."""
+    held = Pull(box_wire, upstream, MIB)
+    held.whole()
+    with disk.full():
+        for _ in range(3):
+            if how == "stopped":
+                box.stop()
+            else:
+                box.kill()
+            disk.take()
+            box.start()
+            disk.take()
+            with upstream.watched() as seen:
+                held.whole()
+            assert seen.blob_gets() == []
+            Pull(box_wire, upstream, MIB).whole()
+        with network.unplugged():
+            held.whole()
+    check_keeps_again(box_wire, upstream, store)
+
+
+def remembers(wire: Wire, upstream: Upstream) -> bool:
+    """Whether what was pulled now is pulled without upstream the next time."""
+    pull = Pull(wire, upstream, images.KIB)
+    pull.whole()
+    with upstream.watched() as seen:
+        pull.whole()
+    return seen == []
+
+
 def check_keeps_again(wire: Wire, upstream: Upstream, store: Store) -> None:
+    wait_for(lambda: remembers(wire, upstream), "records")
     after = Pull(wire, upstream, MIB)
     after.whole()
     wait_for(lambda: kept(after, after.layers[0], store), "the blob in the store")

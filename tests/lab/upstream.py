@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +98,7 @@ class Upstream:
         self.machine = machine
         self._state = state
         self._log = state / "requests.jsonl"
+        self._owners: dict[str, str] = {}
         self._faults: list[dict[str, Any]] = []
         self._fault_ids = 0
         self.authority = pki.authority("Lab Public Web")
@@ -112,7 +113,8 @@ class Upstream:
         token = pki.authority("Lab Tokens")
         (self._state / "token.crt").write_bytes(token.pem)
         (self._state / "token.key").write_bytes(token.key_pem)
-        (self._state / "htpasswd").write_text(world.HTPASSWD)
+        self._write_passwords(world.PASSWORDS)
+        self._write_owners()
         self._write_faults()
         for registry in world.REGISTRIES:
             self.storage(registry).mkdir(parents=True)
@@ -156,11 +158,34 @@ class Upstream:
     def storage(self, registry: world.Registry) -> Path:
         return self._state / "storage" / registry.name
 
-    def publish(self, registry: world.Registry, image: images.Image, *, private: bool = False) -> world.Repository:
+    def publish(
+        self, registry: world.Registry, image: images.Image, *, private: bool = False, owner: str = world.USER
+    ) -> world.Repository:
         """Put an image into a new repository, with tag 1. Nothing that runs needs to know: no cache has seen it."""
-        repository = world.new_repository(registry, private=private)
-        images.publish(self.storage(registry), repository.path, world.TAG, image)
+        repository = world.new_repository(registry, private=private, owner=owner)
+        self.move(repository, image)
         return repository
+
+    def move(self, repository: world.Repository, image: images.Image, tag: str = world.TAG) -> None:
+        """Let a tag be this image from now on."""
+        images.publish(self.storage(repository.registry), repository.path, tag, image)
+
+    def untag(self, repository: world.Repository, tag: str = world.TAG) -> None:
+        """Take a tag away; the manifest stays."""
+        shutil.rmtree(self._home(repository) / "_manifests/tags" / tag)
+
+    def unlink(self, repository: world.Repository, digest: str) -> None:
+        """Let the repository not have this blob, whatever its manifests say."""
+        shutil.rmtree(self._home(repository) / "_layers" / digest.replace(":", "/"))
+
+    def refer(self, repository: world.Repository, digest: str, referrers: bytes) -> None:
+        """What refers to a manifest of the repository, an index, as the registry lists it from now on."""
+        file = self._state / "referrers" / repository.registry.name / repository.path / digest
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(referrers)
+
+    def _home(self, repository: world.Repository) -> Path:
+        return self.storage(repository.registry) / "docker/registry/v2/repositories" / repository.path
 
     def tag(self, repository: world.Repository) -> str | None:
         """The digest its tag 1 points to, as the registry has it on disk; None when it has no such tag."""
@@ -169,6 +194,36 @@ class Upstream:
     def discard_images(self) -> None:
         """Free the disk: pytest keeps the folders of its last runs."""
         shutil.rmtree(self._state / "storage")
+
+    # Accounts
+
+    @contextmanager
+    def password(self, user: str, password: str) -> Iterator[None]:
+        """The user's password is this one, one of `world.BCRYPT`, and no other, for as long as the block lasts."""
+        self._write_passwords({**world.PASSWORDS, user: password})
+        try:
+            yield
+        finally:
+            self._write_passwords(world.PASSWORDS)
+
+    def _write_passwords(self, passwords: Mapping[str, str]) -> None:
+        _replace(self._state / "passwords.json", json.dumps(dict(passwords)))
+        lines = [f"{user}:{world.BCRYPT[password]}\n" for user, password in passwords.items()]
+        _replace(self._state / "htpasswd", "".join(lines))
+
+    @contextmanager
+    def owned(self, repository: world.Repository, owner: str) -> Iterator[None]:
+        """Only this user may read the repository, whatever its name says, for as long as the block lasts."""
+        self._owners[repository.path] = owner
+        self._write_owners()
+        try:
+            yield
+        finally:
+            del self._owners[repository.path]
+            self._write_owners()
+
+    def _write_owners(self) -> None:
+        _replace(self._state / "owners.json", json.dumps(self._owners))
 
     # Log
 
@@ -217,6 +272,11 @@ class Upstream:
             self._write_faults()
 
     def _write_faults(self) -> None:
-        fresh = self._state / "faults.new"
-        fresh.write_text(json.dumps(self._faults))
-        fresh.replace(self._state / "faults.json")
+        _replace(self._state / "faults.json", json.dumps(self._faults))
+
+
+def _replace(file: Path, text: str) -> None:
+    """At once, for those who read it meanwhile."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.replace(file)

@@ -91,6 +91,23 @@ class Wire:
         return {"Authorization": f"Bearer {json.loads(reply.body)['token']}"}
 
 
+class Line(http.client.HTTPConnection):
+    """One connection to a host after the other, for one request after the other; close it."""
+
+    def __init__(self, wire: Wire, host: str) -> None:
+        super().__init__(host)
+        self._wire = wire
+
+    def connect(self) -> None:
+        """For http.client: when there is none, or the other side has said that it closes."""
+        self.sock = self._wire.tls(self.host)
+
+    def ask(self, target: str, headers: Mapping[str, str] | None = None, *, method: str = "GET") -> Reply:
+        self.request(method, target, headers=dict(headers or {}))
+        answer = self.getresponse()
+        return Reply(answer.status, answer.headers, answer.read())
+
+
 class Download:
     """A GET whose body is read piece by piece."""
 

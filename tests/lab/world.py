@@ -9,7 +9,8 @@ whatever reaches a client came out of the cache. Real names are used throughout;
 """
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,8 +29,18 @@ OUTSIDE = "www.example.net"
 TAG = "1"
 FRONT_PORT = 8000
 USER, PASSWORD = "user", "secret"
-# bcrypt of PASSWORD at the lowest cost, so that neither Apache's tools nor a bcrypt library is needed here.
-HTPASSWD = "user:$2b$04$epLjFOWDhoUXBmCJw1zT/eNKl5ySmLqHi68wYfd.J2s3VNtrbmXJG\n"
+ALICE, BOB = "alice", "bob"
+ALICE_FIRST, ALICE_LATER = "alice-Nx7 pw/1+first", "alice-Qz4 pw/2+later"
+BOBS = "bob-Vt9%pw&3=only"
+PASSWORDS: Mapping[str, str] = {USER: PASSWORD, ALICE: ALICE_FIRST, BOB: BOBS}
+"""Whom all registries know at first, see `Upstream.password`."""
+# bcrypt at the lowest cost, so that neither Apache's tools nor a bcrypt library is needed here.
+BCRYPT: Mapping[str, str] = {
+    PASSWORD: "$2b$04$epLjFOWDhoUXBmCJw1zT/eNKl5ySmLqHi68wYfd.J2s3VNtrbmXJG",
+    ALICE_FIRST: "$2b$04$nxsd/wmGjF9cgsFCOy8OAON2JczMMpSIyOjajxW/ryYQWUyEGG2dC",
+    ALICE_LATER: "$2b$04$IJTp3Drb3Ukn9bJnG/M3hO3/OTWxnzzx1YE6JzGguSuQLKYq9v8m.",
+    BOBS: "$2b$04$vOhmr5XSBYxpM47UHZ2xOOCl5HBZK1bOTQMKljSkImgsBI6trP.Ua",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +88,16 @@ class Repository:
         return f"/v2/{self.path}/{rest}"
 
 
-def new_repository(registry: Registry, *, private: bool = False) -> Repository:
+def new_repository(registry: Registry, *, private: bool = False, owner: str = USER) -> Repository:
     """One that was never used: tests do not meet, in whatever order and however often they run."""
-    return Repository(registry, f"{registry.prefix}/{'private' if private else 'app'}-{os.urandom(6).hex()}")
+    kind = f"private-{owner}" if private else "app"
+    return Repository(registry, f"{registry.prefix}/{kind}-{os.urandom(6).hex()}")
 
 
-def is_private(path: str) -> bool:
-    """Whether only `USER` may read it."""
-    return path.rpartition("/")[2].startswith("private-")
+def owner(path: str) -> str | None:
+    """Who alone may read it; None: everybody whom its registry lets in."""
+    named = re.fullmatch(r"(?:.*/)?private-([a-z]+)-[0-9a-f]+", path)
+    return named[1] if named else None
 
 
 DOCKER_HUB = Registry(

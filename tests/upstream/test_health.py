@@ -163,18 +163,6 @@ class TestOneProcess:
         assert one.pauses == [*INTERVALS, *[INTERVALS[-1]] * 3]
         assert len(one.probes) == len(one.pauses)
 
-    async def test_a_refused_exchange_has_it_looked_at_again_soon(self, one: Process) -> None:
-        await one.goes_down()
-        assert one.refuses()
-        await settle()
-        assert len(one.probes) == 1  # it was looked at just now
-        one.clock.now += 1.0
-        one.finds = 401
-        assert one.refuses()
-        await settle()
-        assert len(one.probes) == 2
-        assert not one.refuses()
-
     async def test_what_nobody_asks_for_is_forgotten(self, one: Process) -> None:
         await one.goes_down()
         started = one.clock.now

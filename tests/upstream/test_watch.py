@@ -30,6 +30,10 @@ class Notes:
             raise Down("a.test", "not asked")
         return self
 
+    async def returned(self, url: str) -> bool:
+        self.told.append("looks")
+        return not self.down
+
     def answered(self, status: int, headers: Headers) -> None:
         self.told.append((status, headers.get("retry-after")))
 

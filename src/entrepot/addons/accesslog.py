@@ -11,6 +11,7 @@ from typing import Final
 from entrepot.addons.pull import Exchange
 from entrepot.addons.pump import Sent
 from entrepot.engine.messages import Answer
+from entrepot.pairs import write as write_pairs
 from entrepot.registry.digests import Digest
 from entrepot.registry.routes import BlobRoute, ManifestRoute
 
@@ -54,11 +55,4 @@ def fields(
 
 def write(entry: Mapping[str, object]) -> None:
     """Into the log."""
-    if _log.isEnabledFor(logging.INFO):
-        text = " ".join(f"{name}={_shown(value)}" for name, value in entry.items())
-        _log.info("%s", text, extra={"fields": entry})
-
-
-def _shown(value: object) -> str:
-    text = str(value)
-    return repr(text) if isinstance(value, str) and (not text or " " in text or "=" in text) else text
+    write_pairs(_log, entry)

@@ -39,6 +39,7 @@ from entrepot.engine.engine import Engine
 from entrepot.engine.parcel import unpack_failure
 from entrepot.engine.policy import Policy
 from entrepot.errors import EntrepotError
+from entrepot.pulse import beat
 from entrepot.registry.catalogue import Catalogue
 from entrepot.tasks import spawn
 from entrepot.upstream.client import ClientSettings, UpstreamClient
@@ -246,7 +247,7 @@ async def follow_orders(worker: Worker, stop: asyncio.Event, build: Build) -> No
 
 
 async def main(settings: WorkerSettings, document: Mapping[str, object], build: Build) -> None:
-    """Runs one worker; prints `ready` on standard output when it accepts."""
+    """Runs one worker; prints `ready` on standard output when it accepts, and then that it lives."""
     stop, ready = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -258,8 +259,10 @@ async def main(settings: WorkerSettings, document: Mapping[str, object], build: 
     await asyncio.wait([announced, serving], return_when=asyncio.FIRST_COMPLETED)
     if ready.is_set():
         print("ready", flush=True)
+    beating = spawn(beat(), name="pulse")
     await serving
-    orders.cancel()
+    for task in (orders, beating):
+        task.cancel()
 
 
 def run(settings: WorkerSettings, document: Mapping[str, object], build: Build) -> None:

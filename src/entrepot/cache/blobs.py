@@ -98,7 +98,7 @@ class FilePart:
         if total > self._reserved:
             self._reserved = self._space.reserve(self.digest, self._owner, total, self._on_disk())
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if (needed := self._offset + len(data)) > self._reserved:
             self._reserved = self._space.grow(self.digest, self._owner, needed, self._on_disk())
         view, at = memoryview(data), self._offset

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from entrepot.cache.interface import NoRoom, StoreError
+from entrepot.cache.layout import OUT_OF_ROOM
 
 _log = logging.getLogger("entrepot.cache")
 _WAIT: Final = 30.0  # seconds; only a checkpoint or a foreign program can make SQLite wait at all
@@ -86,7 +87,7 @@ class Database:
                         return work(connection)
                 except sqlite3.Error as e:
                     if not (tries < 3 and self._cured(_code(e))):
-                        kind = NoRoom if _code(e) in _FULL else StoreError
+                        kind = NoRoom if is_full(e) else StoreError
                         raise kind(f"cannot use {self._path}: {e}") from e
                 except OSError as e:
                     raise StoreError(f"cannot use {self._path}: {e.strerror}") from e
@@ -183,6 +184,11 @@ class _OtherVersion(sqlite3.DatabaseError):
     """The file was made by another version of us."""
 
     sqlite_errorcode = sqlite3.SQLITE_NOTADB
+
+
+def is_full(e: BaseException) -> bool:
+    """Whether SQLite, or the system, says that there is no room; it says so in more ways than one."""
+    return e.errno in OUT_OF_ROOM if isinstance(e, OSError) else isinstance(e, sqlite3.Error) and _code(e) in _FULL
 
 
 def _code(e: sqlite3.Error) -> int:

@@ -83,7 +83,7 @@ class Part(Protocol):
         may end half-way. What was reserved is given back by whatever ends the part, or with the process.
         """
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Appends; nothing of `data` counts when it raises, and what was written before stays.
 
         Raises `NoRoom` or `TooLarge` when the limits, or the disk, have no room for it, `StoreError` when the disk

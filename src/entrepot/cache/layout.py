@@ -25,7 +25,7 @@ BLOCK: Final = 4096  # bytes; what file systems give out files in
 ALGORITHMS: Final = ("sha256", "sha512")
 FANS: Final = tuple(f"{n:02x}" for n in range(256))  # first two digits of the hex
 _PART: Final = re.compile(r"(sha256|sha512)-([0-9a-f]+)\.part")
-_OUT_OF_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+OUT_OF_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def on_disk(size: int) -> int:
@@ -35,7 +35,7 @@ def on_disk(size: int) -> int:
 
 def refused(what: str, path: Path, e: OSError) -> StoreError:
     """Our error for the disk's: `NoRoom` when it is full, `StoreError` for all else."""
-    kind = NoRoom if e.errno in _OUT_OF_ROOM else StoreError
+    kind = NoRoom if e.errno in OUT_OF_ROOM else StoreError
     return kind(f"cannot {what} {path}: {e.strerror}")
 
 

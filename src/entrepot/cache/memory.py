@@ -48,7 +48,7 @@ class MemoryPart:
             self._store.make_room(self.digest, total)
             self._reserved = self._store.reserved[self.digest] = total
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self.reserve(len(self._data) + len(data))
         self._data += data
         self._loaded = True

@@ -2,9 +2,11 @@
 
     {"config": {...}, "index": 0, "sockets": [5, 6], "probe": ["127.0.0.1", 443], "marker": "entrepot-1a2b3c4d"}
     {"reload": {...}}
+    {"leave": true}
 
 The configuration is the one in force: ports and paths are those in use, not those somebody wished for. A child answers
-with "ready" on its standard output, or ends with `HOPELESS` when it cannot work as it is configured.
+with "ready" on its standard output and then "alive" at every second, or ends with `HOPELESS` when it cannot work as it
+is configured.
 """
 
 import json
@@ -59,6 +61,17 @@ class Brief:
 def reload_line(document: Mapping[str, object]) -> bytes:
     """Tells a child of a changed configuration."""
     return json.dumps({"reload": document}).encode() + b"\n"
+
+
+def leave_line() -> bytes:
+    """Tells a child that the box is going to stop: clients are to go elsewhere, who comes is served all the same."""
+    return json.dumps({"leave": True}).encode() + b"\n"
+
+
+def leaves(line: bytes) -> bool:
+    """Whether a later line says that."""
+    order = json.loads(line)
+    return isinstance(order, dict) and order.get("leave") is True
 
 
 def reloaded(line: bytes) -> Config | None:

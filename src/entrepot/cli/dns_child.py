@@ -78,12 +78,22 @@ class Service:
         self._config = brief.config
         self.health = Health()
         self._name = probed_name(brief.config)
-        self.responder = Responder(dns_settings(brief.config, self.health))
+        self._leaving = False
+        self.responder = Responder(dns_settings(brief.config, self.healthy))
+
+    def healthy(self) -> bool:
+        """Whether clients are to come to this box."""
+        return self.health() and not self._leaving
+
+    def leave(self) -> None:
+        """The box is going to stop, and DNS steps aside before that. There is no way back."""
+        _log.info("this box is going to stop: registry names get their real addresses")
+        self._leaving = True
 
     def reconfigure(self, config: Config) -> None:
         """Raises `EntrepotError`; then nothing has changed."""
         name = probed_name(config)
-        self.responder.reconfigure(dns_settings(config, self.health))
+        self.responder.reconfigure(dns_settings(config, self.healthy))
         self._config, self._name = config, name
 
     async def probe(self) -> None:
@@ -115,7 +125,7 @@ async def serve(brief: Brief) -> None:
     service = Service(brief)
     sockets = [socket.socket(fileno=descriptor) for descriptor in brief.sockets]
     beside = [
-        spawn(follow_orders(stop, service.reconfigure, _log), name="orders"),
+        spawn(follow_orders(stop, service.reconfigure, _log, service.leave), name="orders"),
         spawn(watch(service.health, service.probe), name="probe"),
         spawn(service.count(), name="counters"),
     ]

@@ -1,7 +1,7 @@
 """One child process: how it is started, heard, told, and when it is started again.
 
 Decides nothing about when: that is `supervisor`. The child reads JSON lines from its standard input and writes "ready"
-to its standard output; the end of its input tells it that the supervisor is gone.
+to its standard output, and then "alive" at every second; the end of its input tells it that the supervisor is gone.
 """
 
 import fcntl
@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Final, cast
 
 _log: Final = logging.getLogger("entrepot.supervisor")
@@ -20,6 +21,7 @@ _log: Final = logging.getLogger("entrepot.supervisor")
 # too little for some hundred registries, 1 MiB is what anybody may ask for.
 _PIPE: Final = 1 << 20
 _READY: Final = b"ready"
+_ALIVE: Final = b"alive"  # see `entrepot.pulse`, which imports what is too heavy for a supervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,10 @@ class Child:
         self.role = role
         self.started = now
         self.ready = False
+        self.beats = 0
+        """How often it has said that it lives."""
+        self.fate: str | None = None
+        """Why it was killed, if it was by us."""
         self._heard = b""
         # A group of its own: Ctrl-C is for the supervisor, which tells the children in its own way.
         self._process = subprocess.Popen(
@@ -111,9 +117,24 @@ class Child:
         for line in lines:
             if line == _READY:
                 self.ready = True
+            elif line == _ALIVE:
+                self.beats += 1
             else:  # a library that prints
                 _log.debug("%s says: %s", self, line.decode(errors="replace"))
         return bool(data)
+
+    def waits_for_disk(self) -> bool:
+        """Whether it is in the middle of a call that nothing can interrupt; False where the kernel does not tell."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b") ")[2].startswith(b"D")
+        except OSError:
+            return False
+
+    def end(self, fate: str) -> None:
+        """Kills it; `fate` says why."""
+        if self.fate is None:
+            self.fate = fate
+            self.signal(signal.SIGKILL)
 
     def signal(self, number: signal.Signals) -> None:
         """A process that is gone already is no failure."""

@@ -8,8 +8,10 @@ children do is no concern of this module, and what they are told comes from its 
 2. Until everything was ready once, a child that says it cannot work as it is configured (exit status `HOPELESS`) ends
    the whole start: it has said why, and nothing will change by itself.
 3. A changed configuration reaches a child when it is ready; one that starts gets the newest.
-4. The first SIGTERM or SIGINT drains, the second one kills. Either way the exit is clean: it was asked for.
-5. However the supervisor ends, its children end: their input ends, and the kernel kills them (see `children`).
+4. The first SIGTERM or SIGINT drains, the second one kills. Either way the exit is clean: it was asked for. Before a
+   drain the children are told that the box leaves, and go on as ever for a time that the caller sets.
+5. A child that was ready and shows no life any more (see `watchdog`) is killed, and so started again.
+6. However the supervisor ends, its children end: their input ends, and the kernel kills them (see `children`).
 """
 
 import logging
@@ -25,6 +27,7 @@ from typing import Final
 
 from entrepot.cli.brief import HOPELESS
 from entrepot.cli.processes import Backoff, Child, Role, describe
+from entrepot.cli.watchdog import PATIENCE, Watchdog
 
 _log: Final = logging.getLogger("entrepot.supervisor")
 
@@ -47,10 +50,12 @@ class Plans:
     """On SIGHUP: takes the configuration anew; the line for running children, or None if nothing is to change."""
     serving: Callable[[], None]
     """Everything is ready for the first time."""
+    leaving: Callable[[], tuple[bytes, float]]
+    """The order to stop has come: the line for running children, and the seconds until they are to stop."""
     stopping: Callable[[], None]
     """No more connections: closes the listening sockets."""
     drain: float
-    """Seconds from the order to stop until children are killed."""
+    """Seconds from then until children are killed."""
 
 
 class Supervisor:
@@ -62,16 +67,21 @@ class Supervisor:
         *,
         clock: Callable[[], float] = time.monotonic,
         backoff: Callable[[], Backoff] = Backoff,
+        patience: int = PATIENCE,
     ) -> None:
+        """`patience`: seconds that a child may be silent."""
         self._plans = plans
         self._clock = clock
         self._children: dict[Role, Child] = {}
         self._backoff = {role: backoff() for role in plans.roles}
+        self._watchdog = Watchdog[Child](clock, patience=patience)
+        self._silence = f"was killed, having shown no life for {patience} s,"
         self._due: dict[Role, float] = {}  # when to start those that have died
         self._outdated: dict[Role, bytes] = {}  # told when they are ready
         self._briefed = False
         self._served = False
         self._deadline: float | None = None  # set = stopping
+        self._leaving: float | None = None  # until when children go on as ever, though stopping
         self._killed = False
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._kernels = socket.socketpair()
@@ -178,7 +188,8 @@ class Supervisor:
             if child.ready:  # it could work: whatever ended it, clients wait for the next one
                 delay = min(delay, _SOON)
             self._due[role] = self._clock() + delay
-            _log.error("%s %s after %.1f s; starting it again in %.1f s", child, describe(status), lived, delay)
+            fate = child.fate or describe(status)
+            _log.error("%s %s after %.1f s; starting it again in %.1f s", child, fate, lived, delay)
         return True
 
     def _reload(self) -> None:
@@ -194,23 +205,44 @@ class Supervisor:
         if self._stopping:
             _log.warning("%s again: not waiting any longer", number.name)
             self._deadline = self._clock()
+            self._drain()
             return
         _log.info("%s: stopping when transfers under way have ended, or on a second signal", number.name)
-        self._deadline = self._clock() + self._plans.drain
+        line, seconds = self._plans.leaving()
+        self._leaving = self._clock() + seconds
+        self._deadline = self._leaving + self._plans.drain
         self._due.clear()
+        if seconds <= 0:
+            self._drain()
+            return
+        for child in self._children.values():
+            if child.ready:
+                child.tell(line)
+
+    def _drain(self) -> None:
+        """Once."""
+        if self._leaving is None:
+            return
+        self._leaving = None
         self._plans.stopping()
         for child in self._children.values():
             child.signal(signal.SIGTERM)
 
     def _patience(self) -> float | None:
         """Seconds until something is due by itself; None = nothing is."""
-        moments = list(self._due.values())
-        if self._deadline is not None and not self._killed:
+        moments = [*self._due.values(), *([] if self._leaving is None else [self._leaving])]
+        if self._deadline is None:
+            moments.append(self._watchdog.due)
+        elif not self._killed:
             moments.append(self._deadline)
         return max(0.0, min(moments) - self._clock()) if moments else None
 
     def _on_time(self) -> None:
         now = self._clock()
+        if self._leaving is not None and self._leaving <= now:
+            self._drain()
+        for child in [] if self._stopping else self._watchdog.look(self._children.values()):
+            child.end(self._silence)
         for role in [role for role, moment in self._due.items() if moment <= now]:
             del self._due[role]
             try:

@@ -21,7 +21,7 @@ from entrepot import __version__
 from entrepot.certs.files import ROOT
 from entrepot.cli import banner, logs, ports
 from entrepot.cli.addresses import WILDCARDS, outward_address
-from entrepot.cli.brief import Brief, reload_line
+from entrepot.cli.brief import Brief, leave_line, reload_line
 from entrepot.cli.capacity import raise_file_limit, worker_count
 from entrepot.cli.notify import notify
 from entrepot.cli.options import chosen, config_option
@@ -93,6 +93,7 @@ class Box:
             brief=self.brief,
             reload=self.reload,
             serving=self.serving,
+            leaving=self.leaving,
             stopping=self.stopping,
             drain=self.config.listen.drain + _LAST_WORDS,
         )
@@ -164,9 +165,15 @@ class Box:
         with suppress(OSError):  # nobody reads it: no reason to stop serving
             click.echo("\n".join(banner.rendered(found, colour=colour)))
 
+    def leaving(self) -> tuple[bytes, float]:
+        """The order to stop: DNS steps aside first, if it may and there is anything that it sends clients to."""
+        notify(self._environ, "STOPPING=1")
+        dns = self.config.dns
+        useful = dns.fail_open and self.plan.dns_port and self.plan.https_port
+        return leave_line(), dns.drain if useful else 0.0
+
     def stopping(self) -> None:
         """No connection is taken from now on."""
-        notify(self._environ, "STOPPING=1")
         self._sockets.close()
 
 

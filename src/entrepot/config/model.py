@@ -50,6 +50,8 @@ class Dns:
     allow: tuple[Network | str, ...] = setting(("private",), nonempty(list_kind(kinds.NETWORK)))
     ttl: float = setting(30.0, kinds.duration_kind(high=86400.0))
     fail_open: bool = setting(True, kinds.BOOL)
+    drain: float = setting(1.0, kinds.duration_kind(high=3600.0))
+    """How long DNS steps aside before the box stops."""
 
 
 @dataclass(frozen=True, slots=True)

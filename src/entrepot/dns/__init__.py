@@ -32,8 +32,8 @@ Rules:
 3. Not an open resolver: who is not in `allow` gets REFUSED, never larger than what was asked, and only so many a
    second (over TCP the connection is closed). Carrier-grade NAT space (100.64.0.0/10) is not private by default:
    behind such a NAT it is the provider's other customers. Add it to `dns.allow` where it is one's own.
-4. When the cache is sick and `fail_open` is on, intercepted names are forwarded too, their TTL capped to `ttl` so
-   that clients come back as soon as the cache is well.
+4. When the cache is sick and `fail_open` is on, intercepted names are forwarded too, their TTL capped to `ttl`, and
+   to half a minute, so that clients come back as soon as the cache is well.
 5. Nothing of the asker goes upstream: EDNS options (client subnet, cookies) end here; only the question, DO, CD, RD
    and the fact of EDNS go on. A cached answer is one answer for all.
 6. Whatever arrives, the reply is a DNS message or nothing; never a traceback.

@@ -25,6 +25,7 @@ from entrepot.dns.wire import (
 from entrepot.dns.zones import Labels, special
 
 _TRANSFERS: Final = frozenset(range(249, 255))  # TKEY, TSIG, IXFR, AXFR, MAILB, MAILA: not for a forwarder
+_ASIDE: Final = 30  # seconds at most that clients keep a real address, so that they come back soon
 _LOCALHOST: Final = (b"localhost",)
 
 
@@ -67,7 +68,7 @@ def decide(query: Query, v4: tuple[str, ...], v6: tuple[str, ...], policy: Polic
     name = host_name(labels)
     if name is not None and policy.intercepts(name):
         if policy.sick:
-            return Forward(cap=policy.ttl)
+            return Forward(cap=min(policy.ttl, _ASIDE))
         return Answered(_ours(query, labels, v4, v6, policy.ttl), "intercepted")
     return _special(query, labels, policy) or Forward()
 

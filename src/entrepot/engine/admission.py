@@ -6,7 +6,6 @@ accepted this very credential lately (`credential`), or another one of the same 
 caller, who tells here what it said. What a registry says to the box's own account is no reason for anything.
 """
 
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Final, Literal
@@ -23,7 +22,6 @@ from entrepot.tasks import spawn
 
 type Reason = Literal["public", "credential", "account"]
 
-_audit = logging.getLogger("entrepot.audit")
 LOOK_AGAIN: Final = 3600.0  # seconds before a repository that is not public is looked at again
 REFUSALS: Final = frozenset({401, 403})
 SURE: Final = 60.0  # seconds after a look in which the box may ask in its own name for what anyone may have
@@ -67,6 +65,11 @@ class Admission:
     def is_public(self, request: PullRequest, repository: str) -> bool:
         """Whether anyone may read it, as far as is known."""
         return self._access.is_public(request.registry.name, repository, self.policy.public_ttl(request.registry))
+
+    def is_private(self, request: PullRequest, repository: str) -> bool:
+        """Whether a look has shown that not anyone may read it."""
+        known = self._access.publicness(request.registry.name, repository)
+        return known is not None and not known.public
 
     async def is_surely_public(self, request: PullRequest, repository: str, reference: Digest | str | None) -> bool:
         """The same, as a look of a moment ago has found: before the box asks in its own name for others.
@@ -154,13 +157,6 @@ class Admission:
         identity = await self._on_accepted(request)
         if identity != request.identity:
             await self._grant(replace(request, identity=identity), repository)
-        _audit.info(
-            "admitted client=%s registry=%s repository=%s who=%s",
-            request.client,
-            request.registry.name,
-            repository,
-            (identity.account or identity.credential)[:12],
-        )
 
     async def refused(self, request: PullRequest, repository: str, status: int) -> None:
         """The registry has just refused this credential for the repository, with 401 or 403."""

@@ -7,6 +7,7 @@ it gets. A blob never expires; its digest is its only name, whatever repository 
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from entrepot.cache.interface import BlobStore, DigestMismatch, StoreError
@@ -19,7 +20,7 @@ from entrepot.engine.messages import Answer, Body, PullRequest, Refused, Verdict
 from entrepot.engine.policy import Policy
 from entrepot.engine.prefetch import Prefetch
 from entrepot.engine.sources import BlobSource, distant, past_the_store
-from entrepot.engine.upstreams import HeadRefused, Upstreams
+from entrepot.engine.upstreams import HeadRefused, Upstreams, snapshot
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest
@@ -66,14 +67,15 @@ class Blobs:
     async def _answer(self, request: PullRequest, route: BlobRoute) -> Answer:
         digest = route.digest
         if matches_etag(request.headers, digest):
-            if not self._admitted(request, route):
+            if not (known := self._admitted(request, route)):
                 await self._prove(request, route)
-            return Answer(304, Headers(of_content(digest, BLOB_TYPE, status="hit")), verdict="hit", why="not modified")
+            fields = Headers(of_content(digest, BLOB_TYPE, status="hit"))
+            return Answer(304, fields, verdict="hit", why="not modified", admitted=known or "checked")
         admitted = self._admitted(request, route)
         if admitted or self._store_has(digest):
             if not admitted and not self._comes_from_here(request, route):
                 await self._prove(request, route)
-            return await self._serve(request, route, "hit" if admitted else "proved")
+            return await self._serve(request, route, "hit" if admitted else "proved", admitted or "checked")
         if request.method == "HEAD":
             return await self._head_unheld(request, route)
         return await self._fetch(request, route)
@@ -86,13 +88,14 @@ class Blobs:
         held[1].close()
         return True
 
-    async def _serve(self, request: PullRequest, route: BlobRoute, verdict: Verdict) -> Answer:
+    async def _serve(self, request: PullRequest, route: BlobRoute, verdict: Verdict, admitted: str) -> Answer:
         """For an asker that is admitted."""
         digest = route.digest
         if (held := self._store.open(digest)) is not None:
             size, reader = held
             self._store.touch(digest, self._clock())
-            return self._reply(request, digest, size, verdict, lambda start, stop: HeldBody(reader, start, stop))
+            answer = self._reply(request, digest, size, verdict, lambda start, stop: HeldBody(reader, start, stop))
+            return replace(answer, admitted=admitted)
         if request.method == "HEAD" and self._transfers.running(digest) is None:
             return await self._head_unheld(request, route)
         return await self._fetch(request, route)
@@ -215,8 +218,8 @@ class Blobs:
         digest = route.digest
         async with self._upstreams.exchange(request, "HEAD", follow=False) as response:
             status, size = response.status, response.content_length
-        if status >= 400:
-            raise Refused(await self._upstreams.relay(request))
+            if status >= 400:
+                raise Refused(await snapshot(response))
         if status >= 300:  # how many bytes, only the place it points to knows, or a manifest
             known = self._admission.size_of(request, route.repository, digest)
             size = await self._size_by_redirect(request) if known is None else known
@@ -228,9 +231,10 @@ class Blobs:
         async with self._upstreams.exchange(request, "HEAD", follow=True) as response:
             return response.content_length if response.status == 200 else None
 
-    def _admitted(self, request: PullRequest, route: BlobRoute) -> bool:
-        admitted = self._admission.admits(request, route.repository) is not None
-        return admitted and self._admission.belongs(request, route.repository, route.digest)
+    def _admitted(self, request: PullRequest, route: BlobRoute) -> str:
+        """Why; empty if upstream must be asked."""
+        admitted = self._admission.admits(request, route.repository) or ""
+        return admitted if admitted and self._admission.belongs(request, route.repository, route.digest) else ""
 
     def _comes_from_here(self, request: PullRequest, route: BlobRoute) -> bool:
         """It is on its way from this very repository, which the client may read: upstream's answer is proof enough."""

@@ -8,6 +8,7 @@ from entrepot.cache.forgiving import Forgiving
 from entrepot.cache.interface import BlobStore, Records, StoreError
 from entrepot.engine.access import Access
 from entrepot.engine.admission import Admission
+from entrepot.engine.audit import Audit
 from entrepot.engine.blobs import Blobs
 from entrepot.engine.conduct import Conduct
 from entrepot.engine.errands import Errands
@@ -21,7 +22,7 @@ from entrepot.engine.prefetch import Prefetch
 from entrepot.engine.publicness import Publicness
 from entrepot.engine.reception import Reception
 from entrepot.engine.sources import BlobSource
-from entrepot.engine.upstreams import Upstreams
+from entrepot.engine.upstreams import Upstreams, trouble
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry import oci_errors
@@ -75,6 +76,7 @@ class Engine:
             is_out=self._upstreams.is_out,
             on_accepted=self.reception.accepted,
         )
+        self._audit = Audit(self._admission)
         errands = Errands(self._upstreams, self._admission)
         self._manifests = Manifests(records, self._admission, self._upstreams, errands, patience, policy, clock)
         prefetch = Prefetch(blobs, records, self._admission, transfers, self._upstreams, errands)
@@ -119,23 +121,28 @@ class Engine:
         """Never raises on anything that upstream, the client or the disk can cause."""
         try:
             request = request.of(await self.reception.identify(request))
-            match request.route:
-                case BlobRoute() as route:
-                    return await self._blobs.answer(request, route)
-                case ManifestRoute() as route:
-                    return await self._manifests.answer(request, route)
-                case TagsRoute() | ReferrersRoute() as route:
-                    return await self._lists.answer(request, route)
-                case Ping():
-                    return await self.reception.ping(request, self._upstreams.relay)
-                case _:
-                    return await self._upstreams.relay(request)
+            answer = await self._answer(request)
+            self._audit.note(request, answer)
+            return answer
         except Refused as e:
-            return e.answer
+            return self._challenge_instead(request, e) or e.answer
         except UpstreamError as e:
             return self._challenge(request, e) or failure(e)
         except EntrepotError as e:
             return failure(e)
+
+    async def _answer(self, request: PullRequest) -> Answer:
+        match request.route:
+            case BlobRoute() as route:
+                return await self._blobs.answer(request, route)
+            case ManifestRoute() as route:
+                return await self._manifests.answer(request, route)
+            case TagsRoute() | ReferrersRoute() as route:
+                return await self._lists.answer(request, route)
+            case Ping():
+                return await self.reception.ping(request, self._upstreams.relay)
+            case _:
+                return await self._upstreams.relay(request)
 
     def _challenge(self, request: PullRequest, error: UpstreamError) -> Answer | None:
         """While the registry is away: who is not admitted is asked who he is, as the registry would ask.
@@ -148,6 +155,23 @@ class Engine:
         if self._admission.admits(request, repository) is not None:
             return None
         showed = "authorization" in request.headers
+        return self.reception.realms.challenge_for(request.registry, repository, insufficient=showed)
+
+    def _challenge_instead(self, request: PullRequest, refusal: Refused) -> Answer | None:
+        """Upstream throttles or fails: that is its answer to whom it would not have let in, too.
+
+        Who has shown nothing yet gets the challenge that he would get, and shows what he has: with that he may be
+        admitted to what is held. Who has shown what is known to be no good gets it for what is known to be private.
+        """
+        repository, identity = getattr(request.route, "repository", None), request.identity
+        if trouble(refusal) is None or not isinstance(repository, str):
+            return None
+        if self._admission.admits(request, repository) is not None or self._admission.is_public(request, repository):
+            return None
+        showed = "authorization" in request.headers
+        useless = identity.own or identity.is_void
+        if showed and not (useless and self._admission.is_private(request, repository)):
+            return None
         return self.reception.realms.challenge_for(request.registry, repository, insufficient=showed)
 
     async def token(self, request: TokenRequest) -> Answer:

@@ -3,7 +3,9 @@
 1. For anonymous clients of what anyone may read the box asks on its own account, if it has one and is told to
    (`share`): their pulls then count against the account's quota. What that is refused the client asks for itself.
 2. A tag that is held and public is checked with nobody's rights, for a client that has nothing better to show.
-3. A transfer that a client has begun goes on, when the client's token has ended, with nobody's rights where these are
+3. A token of ours, from the time in which the registry was away, is nobody's to the registry. What such a client wants
+   and is not held is asked for with nobody's rights: clients of some kinds do not come back with another token.
+4. A transfer that a client has begun goes on, when the client's token has ended, with nobody's rights where these are
    enough, else with those of the box.
 
 None of this gives anything to anyone: who may have what comes is decided by `admission`, from what clients were granted
@@ -17,7 +19,7 @@ from dataclasses import replace
 from entrepot.engine.admission import Admission
 from entrepot.engine.messages import PullRequest, Refused
 from entrepot.engine.passes import NoPass
-from entrepot.engine.upstreams import TOO_MANY, HeadRefused, Upstreams
+from entrepot.engine.upstreams import TOO_MANY, HeadRefused, Upstreams, trouble
 from entrepot.registry.digests import Digest
 
 
@@ -67,6 +69,15 @@ class Errands:
                 return await ask(ours), ours
             except (Refused, HeadRefused, NoPass):
                 pass  # the client is told what the registry has to say to it
+        if request.identity.own and request.asks == "client" and (nobody := await self.of_nobody(request)) is not None:
+            # What nobody may have it is challenged for, below.
+            try:
+                return await ask(nobody), nobody
+            except (Refused, HeadRefused) as refusal:
+                if trouble(refusal):
+                    raise
+            except NoPass:
+                pass
         return await ask(request), request
 
     async def checking[T](
@@ -77,7 +88,8 @@ class Errands:
         ask: Callable[[PullRequest], Awaitable[T]],
     ) -> tuple[T, PullRequest]:
         """The same for a question that costs little: it is shared only when it is throttled."""
-        if self._upstreams.may(request, "revalidate", "HEAD") or not self.may_share(request, repository):
+        quota = self._upstreams.may(request, "revalidate", "HEAD") or not self.may_share(request, repository)
+        if quota and not request.identity.own:
             try:
                 return await ask(request), request
             except (Refused, HeadRefused) as refusal:

@@ -5,7 +5,7 @@ Decides nothing: who may have one, and which one a tag means, is `manifests`'.
 
 from entrepot.cache.interface import Records
 from entrepot.engine.admission import Admission
-from entrepot.engine.fields import matches_etag, of_content
+from entrepot.engine.fields import STALE, matches_etag, of_content
 from entrepot.engine.messages import Answer, PullRequest, Verdict
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest
@@ -61,7 +61,7 @@ def reply(
     status = "fwd=miss; stored" if verdict == "miss" else "hit" if verdict != "stale" else "hit; detail=stale"
     fields = of_content(digest, media_type, status=status, age=age)
     if verdict == "stale":
-        fields.append(("Warning", '111 entrepot "Revalidation Failed"'))
+        fields.extend(STALE)
     if matches_etag(request.headers, digest):
         return Answer(304, Headers(fields), verdict=verdict, why=why, admitted=admitted)
     return Answer(200, Headers(fields), body, verdict, why, admitted, length=len(body))

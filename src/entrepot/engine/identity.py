@@ -35,9 +35,15 @@ class Identity:
     account: str = ""  # HMAC of the account whose password was verified with this very credential; "" = unknown
     anonymous: bool = False  # carries nobody's rights: no credential, or a token that was issued to nobody
     own: bool = False  # a token of ours: upstream never sees it, and so answers as it would answer nobody
+    offline: bool = False  # the account's password was checked by us, and not by the registry
     grace: bool = False  # one that was made while upstream was known to be away
     until: float = inf  # epoch seconds at which the credential ends, if known
     repositories: frozenset[str] | None = None  # what the account may be taken for; None for all: see `account_for`
+
+    @property
+    def is_void(self) -> bool:
+        """It is known to be wrong."""
+        return self.credential.startswith(VOID)
 
     def account_for(self, repository: str) -> str:
         """The account, if the credential was asked for this repository: a token for one opens no other."""
@@ -121,6 +127,7 @@ class Identities:
                 ours.account,
                 anonymous=not ours.account,
                 own=True,
+                offline=bool(ours.account),
                 grace=ours.grace,
                 until=ours.until,
                 repositories=ours.repositories,
@@ -145,7 +152,7 @@ class Identities:
         standing = await self._verifiers.standing(registry, claim)
         match standing.verdict:
             case "verified":
-                return replace(identity, account=standing.account)
+                return replace(identity, account=standing.account, offline=True)
             case "contradicted":
                 return replace(identity, credential=VOID + os.urandom(16).hex())
             case _:

@@ -23,6 +23,7 @@ from entrepot.engine.fields import STALE, relayed
 from entrepot.engine.messages import Answer, Body, PullRequest, Refused
 from entrepot.engine.patience import Patience
 from entrepot.engine.policy import Policy
+from entrepot.engine.publicness import SAYS_NO
 from entrepot.engine.upstreams import Upstreams, snapshot, trouble
 from entrepot.headers import Headers
 from entrepot.registry.digests import Digest
@@ -98,7 +99,10 @@ class Lists:
         try:
             return await self._ask_patiently(request, route)
         except (Refused, UpstreamError) as failure:
-            if (why := trouble(failure)) is None:
+            why = trouble(failure)
+            if request.identity.own and isinstance(failure, Refused) and failure.status in SAYS_NO:
+                why = "upstream does not know a token of ours"  # it has been asked by nobody
+            if why is None:
                 raise
             return self._stale(last, admitted, why)
 

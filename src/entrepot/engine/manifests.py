@@ -16,20 +16,20 @@ from entrepot.engine.admission import REFUSALS, Admission
 from entrepot.engine.errands import Errands
 from entrepot.engine.fields import of_content
 from entrepot.engine.flights import Flights
-from entrepot.engine.heldmanifests import held_manifest, keep_manifest, note_belonging, reply
+from entrepot.engine.freshmanifests import FreshManifests, question_of
+from entrepot.engine.heldmanifests import held_manifest, note_belonging, reply
 from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
 from entrepot.engine.negatives import TTL as ABSENT_FOR
 from entrepot.engine.negatives import Negatives
 from entrepot.engine.patience import Patience
 from entrepot.engine.policy import Policy
-from entrepot.engine.publicness import SAYS_NO
+from entrepot.engine.publicness import NOT_FOUND, SAYS_NO
 from entrepot.engine.tags import NO_SIZE, TagRecord, Tags
 from entrepot.engine.upstreams import HeadRefused, Upstreams, trouble
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry.catalogue import Registry
 from entrepot.registry.digests import Digest, InvalidDigest
-from entrepot.registry.mediatypes import accept_class
 from entrepot.registry.routes import ManifestRoute
 from entrepot.tasks import spawn
 from entrepot.upstream.errors import UpstreamError
@@ -66,11 +66,11 @@ class Manifests:
         self.policy = policy
         self._absent = Negatives(clock)
         self._checks: Flights[tuple[str, ...], TagRecord | None] = Flights("check")
-        self._fetches: Flights[tuple[str, ...], tuple[Digest, bytes, str]] = Flights("manifest")
+        self._fresh = FreshManifests(records, admission, upstreams, errands)
 
     async def answer(self, request: PullRequest, route: ManifestRoute) -> Answer:
         """Raises `Refused`, `UpstreamError`, `StoreError`."""
-        question = self._question(request, route)
+        question = question_of(request, route)
         if (absent := self._absent.get(question)) is not None and not self._has_changed(request, route):
             return absent
         try:
@@ -91,12 +91,6 @@ class Manifests:
     def _has_changed(self, request: PullRequest, route: ManifestRoute) -> bool:
         """In any process, since an absence that is remembered here."""
         return self._records.get(f"changed/{request.registry.name}{route.path}") is not None
-
-    @staticmethod
-    def _question(request: PullRequest, route: ManifestRoute) -> tuple[str, ...]:
-        """All that upstream's answer depends on."""
-        accept = accept_class(request.headers.get_all("accept"))
-        return request.registry.name, request.method, route.path, request.identity.credential, request.asks, accept
 
     # by digest
 
@@ -121,23 +115,9 @@ class Manifests:
             await note_belonging(self._admission, request, route.repository, digest, *held)
             return reply(request, digest, *held, verdict, "held", admitted=admitted)
         if request.method == "HEAD":
-            return await self._head_unheld(request, route)
-        _, body, media_type = await self._fetch(request, route)
+            return await self._fresh.head(request, route)
+        _, body, media_type = await self._fresh.fetch(request, route)
         return reply(request, digest, body, media_type, "miss", "fetched")
-
-    async def _head_unheld(self, request: PullRequest, route: ManifestRoute) -> Answer:
-        """Upstream's own answer: the GET that follows will fetch."""
-
-        async def ask(one: PullRequest) -> Answer:
-            answer = await self._upstreams.relay(one, follow=True)
-            if answer.status >= 400:
-                raise Refused(answer)
-            return answer
-
-        answer, asked = await self._errands.asking(request, route.repository, route.reference, ask)
-        if answer.status == 200:
-            await self._admission.accepted(asked, route.repository, route.reference)
-        return answer
 
     # by tag
 
@@ -152,6 +132,8 @@ class Manifests:
         if spare and (at_once := self._unasked(asked, spare)) is not None:
             return await self._of_record(asked, spare, *at_once)
         other = spare or (self._given_to_others(asked) if admitted else None)
+        if other and self._upstreams.is_down(request):
+            return await self._of_record(asked, other, "stale", "upstream is down")
         try:
             if other:
                 asking = self._by_asking(asked, spare=spare is not None)
@@ -184,16 +166,26 @@ class Manifests:
         may = self._upstreams.may(request, "revalidate", "HEAD")
         if not may and not self._errands.may_share(request, asked.route.repository):
             return "stale", "quota of upstream is short"
-        ttl = self.policy.tag_ttl(request.registry, asked.route.repository, asked.tag)
-        if 0 <= self._clock() - spare.checked < ttl + self.policy.stale_while(request.registry):
+        if 0 <= self._clock() - spare.checked < self._served_for(asked):
             spawn(self._refresh(asked), name=f"check {asked.key}")
             return "hit", "being checked"
         return None
 
+    def _served_for(self, asked: _Tag) -> float:
+        """For how many seconds after a check nobody waits for the next one."""
+        ttl = self.policy.tag_ttl(asked.request.registry, asked.route.repository, asked.tag)
+        return ttl + self.policy.stale_while(asked.request.registry)
+
     async def _refresh(self, asked: _Tag) -> None:
-        """A check that nobody waits for."""
-        with suppress(EntrepotError):  # the next one who asks will hear of it
-            await self._by_asking(asked, spare=True)
+        """A check that nobody waits for. If the tag is gone, the next one who asks hears it from upstream."""
+        with suppress(EntrepotError):
+            try:
+                await self._by_asking(asked, spare=True)
+            except Refused as refusal:
+                await self._admission.refused(asked.request, asked.route.repository, refusal.status)
+                if refusal.status == NOT_FOUND and asked.record is not None:
+                    due = replace(asked.record, checked=self._clock() - self._served_for(asked))
+                    await self.tags.put(asked.key, asked.request, asked.route, due)
 
     def _given_to_others(self, asked: _Tag) -> TagRecord | None:
         """What askers with another `Accept` have, if this one takes it: better than nothing."""
@@ -227,7 +219,7 @@ class Manifests:
                 await self._admission.refused(request, asked.route.repository, refusal.status)
         request = replace(asked.request, alone=True)
         if request.method == "HEAD":
-            return await self._head_unheld(request, asked.route)
+            return await self._fresh.head(request, asked.route)
         return await self._first_get(replace(asked, request=request))
 
     async def _by_asking_as(self, asked: _Tag, *, spare: bool) -> Answer:
@@ -245,7 +237,7 @@ class Manifests:
             current = None
         if current is None:  # upstream does not say which digest it is
             if request.method == "HEAD":
-                return await self._head_unheld(request, asked.route)
+                return await self._fresh.head(request, asked.route)
             return await self._first_get(asked)
         same = asked.record is not None and asked.record.digest == current.digest
         awaited = asked.record is not None and not self._held(current.digest)
@@ -279,7 +271,7 @@ class Manifests:
 
     async def _first_get(self, asked: _Tag) -> Answer:
         """The tag itself, fetched: one round trip instead of a HEAD and a GET, as a direct pull has it."""
-        digest, body, media_type = await self._fetch(asked.request, asked.route)
+        digest, body, media_type = await self._fresh.fetch(asked.request, asked.route)
         now = self._clock()
         await self.tags.put(asked.key, asked.request, asked.route, TagRecord(digest, media_type, len(body), now, now))
         return reply(asked.request, digest, body, media_type, "miss", "fetched", age=0)
@@ -296,29 +288,8 @@ class Manifests:
             fields = of_content(record.digest, record.media_type, status="hit; detail=record", age=age)
             length = None if record.size == NO_SIZE else record.size
             return Answer(200, Headers(fields), verdict=verdict, why=why, length=length)
-        _, body, media_type = await self._fetch(request, ManifestRoute(repository, record.digest))
+        _, body, media_type = await self._fresh.fetch(request, ManifestRoute(repository, record.digest))
         return reply(request, record.digest, body, media_type, "miss", "fetched", age=age)
-
-    # both
-
-    async def _fetch(self, request: PullRequest, route: ManifestRoute) -> tuple[Digest, bytes, str]:
-        """In its own name, or in the one in which it may be asked for."""
-        fetched, _ = await self._errands.asking(
-            request, route.repository, route.reference, lambda one: self._fetch_as(one, route)
-        )
-        return fetched
-
-    async def _fetch_as(self, request: PullRequest, route: ManifestRoute) -> tuple[Digest, bytes, str]:
-        """Gets it from upstream, verifies and keeps it; one GET however many ask with this credential at once."""
-
-        async def get() -> tuple[Digest, bytes, str]:
-            body, media_type, digest = await self._upstreams.manifest(request, route)
-            await self._admission.accepted(request, route.repository, digest)
-            await keep_manifest(self._records, digest, body, media_type)
-            await note_belonging(self._admission, request, route.repository, digest, body, media_type)
-            return digest, body, media_type
-
-        return await self._fetches.run(self._question(request, route), get)
 
     def _held(self, digest: Digest) -> tuple[bytes, str] | None:
         return held_manifest(self._records, digest)

@@ -1,8 +1,9 @@
 """Whether anyone may pull from a repository: an anonymous look of our own (DESIGN rule 3a).
 
-A HEAD of a manifest without any credential; where the registry wants a token, with one issued to nobody at that
-moment, because an older one may outlive what it was issued for. It runs beside the pulls: until it has an answer each
-credential is checked on its own. It is waited for only before the box's own account is used for others.
+A HEAD of a manifest (a GET where a registry refuses those) without any credential; where the registry wants a token,
+with one issued to nobody at that moment, because an older one may outlive what it was issued for. It runs beside the
+pulls: until it has an answer each credential is checked on its own. It is waited for only before the box's own account
+is used for others.
 """
 
 import logging
@@ -11,7 +12,7 @@ from typing import Final
 
 from entrepot.engine.flights import Flights
 from entrepot.engine.messages import PullRequest
-from entrepot.engine.upstreams import Upstreams
+from entrepot.engine.upstreams import REFUSES_HEAD, Upstreams
 from entrepot.registry.digests import Digest
 from entrepot.registry.routes import ManifestRoute
 from entrepot.upstream.errors import UpstreamError
@@ -45,12 +46,18 @@ class Publicness:
         return await self._looks.run((request.registry.name, route.path), lambda: self._look(request, route))
 
     async def _look(self, request: PullRequest, route: ManifestRoute) -> int | None:
-        asking = replace(request, route=route)
         try:
-            status, fields = await self._upstreams.nobody_head(request, route)
-            if status == 401 and (shown := await self._upstreams.passes.of_nobody(asking, fields)) is not None:
-                status, _ = await self._upstreams.nobody_head(request, route, ("Authorization", shown))
+            status = await self._asked("HEAD", request, route)
+            if status in REFUSES_HEAD:
+                status = await self._asked("GET", request, route)
         except UpstreamError as e:
             _log.debug("registry=%s repository=%s: no anonymous look: %s", request.registry.name, route.repository, e)
             return None
+        return status
+
+    async def _asked(self, method: str, request: PullRequest, route: ManifestRoute) -> int:
+        status, fields = await self._upstreams.as_nobody(method, request, route)
+        asking = replace(request, route=route)
+        if status == 401 and (shown := await self._upstreams.passes.of_nobody(asking, fields)) is not None:
+            status, _ = await self._upstreams.as_nobody(method, request, route, ("Authorization", shown))
         return status

@@ -151,6 +151,14 @@ class Realms:
         body = oci_errors.error_body(oci_errors.UNAUTHORIZED, "authentication required", detail)
         return Answer(401, Headers(fields), body, "refused", "not admitted, and upstream is away", length=len(body))
 
+    def service_of(self, registry: Registry) -> str | None:
+        """The token service that the registry has named, with its name in the query; None for none."""
+        for challenge in self._challenges(registry) or ():
+            realm, service = challenge.params.get("realm", ""), challenge.params.get("service", "")
+            if challenge.scheme == "bearer" and realm and not urlsplit(realm).query:
+                return f"{realm}?{urlencode({'service': service})}"
+        return None
+
     def _challenges(self, registry: Registry) -> list[Challenge] | None:
         """Those of repositories, as they are good now; empty when it needs none."""
         match self._get(f"challenge/{registry.name}/repository"):

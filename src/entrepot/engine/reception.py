@@ -40,8 +40,11 @@ class Reception:
         self._health, self._patience, self._clock = health, patience, clock
         self._verifiers = Verifiers(records, keys, policy, clock)
         self._identities = Identities(records, keys, own, self._verifiers, clock)
-        self._tokens = Tokens(records, client, self._identities, self._verifiers, own, health, patience, clock)
-        self.realms = Realms(records)
+        self.realms = realms = Realms(records)
+        service_of = realms.service_of
+        self._tokens = Tokens(
+            records, client, self._identities, self._verifiers, own, health, patience, clock, service_of
+        )
 
     def reconfigure(self, policy: Policy) -> None:
         """From the next request on."""

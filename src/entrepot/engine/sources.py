@@ -112,7 +112,9 @@ class BlobSource:
                 response = await stack.enter_async_context(exchange)
                 self.accepted = self.accepted or response.status in {200, 206}
                 self._direct = response.url if response.elsewhere and response.status in {200, 206} else None
-            yield await self._opened(response, offset)
+            # Ranges side by side are collected, and must not change under whoever collects them.
+            pieces = self._upstreams.bulk if stop is None else self._upstreams.paced
+            yield await self._opened(response, offset, pieces(self._request, response))
 
     async def _ask_directly(self, stack: AsyncExitStack, url: str, more: list[tuple[str, str]]) -> Response | None:
         """The answer from where the last redirect led; None when the registry must be asked."""
@@ -128,8 +130,7 @@ class BlobSource:
             return None
         return response
 
-    async def _opened(self, response: Response, offset: int) -> Opened:
-        chunks = self._upstreams.paced(self._request, response)
+    async def _opened(self, response: Response, offset: int, chunks: AsyncIterator[bytes | memoryview]) -> Opened:
         if response.status == 206:
             start, total = _content_range(response)
             return Opened(start, total, chunks, ranges=True)

@@ -7,7 +7,10 @@
    One that nothing is known of gets, for a pull, a token for nobody: public content is for everyone, and a client that
    is logged in has no other way to it. A login gets the service's trouble: nobody can say whether it is right.
 3. A token for nobody gives away nothing, so any trouble of the service is reason enough for one. What has `grace`
-   stands for more than a token of upstream's would, so it takes a probe that has found upstream away.
+   stands for more than a token of upstream's would, so it takes a probe that has found upstream away. Where the service
+   shares the registry's host, which answers, it takes a look at the service itself, with nobody's rights.
+4. A token of ours for an account is worth less to a registry that answers than its own. While it is only suspected that
+   one of the two is away, the service is asked.
 """
 
 import json
@@ -20,6 +23,7 @@ from typing import Final, Protocol
 from entrepot.cache.interface import Records, StoreError
 from entrepot.engine.asking import Asking, asked_by
 from entrepot.engine.fields import STALE, to_upstream
+from entrepot.engine.flights import Flights
 from entrepot.engine.granted import granted
 from entrepot.engine.hashing import Busy
 from entrepot.engine.identity import Identities, Issued
@@ -30,6 +34,7 @@ from entrepot.engine.refusals import Refusals
 from entrepot.engine.upstreams import snapshot, trouble
 from entrepot.engine.verifiers import Verifiers
 from entrepot.headers import Headers
+from entrepot.registry.catalogue import Registry
 from entrepot.upstream.client import UpstreamClient
 from entrepot.upstream.errors import LoopDetected, Unreachable, UpstreamError
 
@@ -60,7 +65,11 @@ class Tokens:
         health: Health,
         patience: Patience,
         clock: Callable[[], float] = time.time,
+        service_of: Callable[[Registry], str | None] = lambda registry: None,
     ) -> None:
+        """`service_of`: the URL of the token service that a registry has named, with its name in the query."""
+        self._service_of = service_of
+        self._looks: Flights[str, bool] = Flights("token service")
         self._client, self._identities, self._verifiers, self._own = client, identities, verifiers, own
         self._health, self._patience, self._clock = health, patience, clock
         self._refusals = Refusals(records, clock)
@@ -68,7 +77,8 @@ class Tokens:
     async def answer(self, request: TokenRequest) -> Answer:
         """Raises `UpstreamError`, `Busy`."""
         asking = asked_by(request)
-        if self._any(request, self._health.is_down) and (ours := await self._ours(request, asking)) is not None:
+        enough = self._health.is_down if asking.nobody else self._health.is_out
+        if self._any(request, enough) and (ours := await self._ours(request, asking)) is not None:
             return ours
         try:
             places = [request.origin, request.registry.upstream]
@@ -133,11 +143,29 @@ class Tokens:
         if not asking.understood:
             return None
         if asking.nobody:
-            return self._made(request, "", asking)
+            return self._made(request, "", asking, grace=self._any(request, self._health.is_out))
         if asking.claim is None:
             return None
         standing = await self._verifiers.standing(request.registry, asking.claim)
-        return self._made(request, standing.account, asking) if standing.account else None
+        if not standing.account:
+            return None
+        return self._made(request, standing.account, asking, grace=await self._is_out(request))
+
+    async def _is_out(self, request: TokenRequest) -> bool:
+        """No client has brought it about that the service, or the registry, gives nothing."""
+        if self._any(request, self._health.is_out):
+            return True
+        url, asked = self._service_of(request.registry), request.origin + request.route.path
+        if url is None or url.partition("?")[0] != asked:
+            return False
+        return await self._looks.run(url, lambda: self._gives_nothing(url, request.registry))
+
+    async def _gives_nothing(self, url: str, registry: Registry) -> bool:
+        try:
+            status = await self._client.probe(url, registry.ca)
+        except UpstreamError:
+            return True
+        return trouble(Refused(Answer(status, Headers([])))) is not None
 
     async def _instead(self, request: TokenRequest, asking: Asking) -> Answer | None:
         """What a client gets that upstream has no answer for; None when that is the service's trouble. As `_ours`."""
@@ -146,11 +174,11 @@ class Tokens:
         standing = await self._verifiers.standing(request.registry, asking.claim)
         if standing.verdict == "contradicted":
             return self._refusals.answer(request)
-        return self._made(request, "", asking) if asking.scoped else None
-
-    def _made(self, request: TokenRequest, account: str, asking: Asking) -> Answer:
-        now = datetime.fromtimestamp(self._clock(), UTC)
         grace = self._any(request, self._health.is_out)
+        return self._made(request, "", asking, grace=grace) if asking.scoped else None
+
+    def _made(self, request: TokenRequest, account: str, asking: Asking, *, grace: bool) -> Answer:
+        now = datetime.fromtimestamp(self._clock(), UTC)
         token = self._own.mint(request.registry.name, account, asking.repositories, grace=grace)
         body = {
             "token": token,

@@ -79,6 +79,10 @@ class Upstreams:
         """The bytes of a blob, no faster than allowed."""
         return self._bandwidth.pace(request.registry, response.chunks())
 
+    def bulk(self, request: PullRequest, response: Response) -> AsyncIterator[bytes | memoryview]:
+        """The same for who is done with a piece when asking for the next: see `Response.bulk`."""
+        return self._bandwidth.pace(request.registry, response.bulk())
+
     def is_capped(self, request: PullRequest) -> bool:
         """Whether a cap says how fast blobs of this registry may come."""
         return self._bandwidth.is_capped(request.registry)
@@ -169,13 +173,13 @@ class Upstreams:
                 raise HeadRefused(response.status)
             raise Refused(await snapshot(response))
 
-    async def nobody_head(
-        self, request: PullRequest, route: ManifestRoute, *more: tuple[str, str]
+    async def as_nobody(
+        self, method: str, request: PullRequest, route: ManifestRoute, *more: tuple[str, str]
     ) -> tuple[int, Headers]:
-        """Status and fields of a HEAD that carries nobody's rights: no credential but one in `more`."""
+        """Status and fields of what is asked with nobody's rights: no credential but one in `more`."""
         headers = to_upstream(request.headers.without("authorization"), *more)
         registry = request.registry
-        async with self._client.open("HEAD", registry.upstream + route.target, headers, ca=registry.ca) as response:
+        async with self._client.open(method, registry.upstream + route.target, headers, ca=registry.ca) as response:
             self._quotas.observe((registry.name, ANONYMOUS), response.headers, response.status, self._clock())
             return response.status, response.headers
 

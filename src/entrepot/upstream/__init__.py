@@ -12,7 +12,7 @@ What this room does, one file each:
 - `client`     the exchanges; `watch`: the shapes in which somebody looks on
 - `breaker`    whether an origin is there, as a state machine: pure
 - `health`     which origins are down, known to all processes and looked after until they are back; `places`: those
-               this process knows, `outages`: the note that is shared
+               this process knows, `outages`: the note that is shared, `findings`: what a look has shown
 - `quota`      what registries say of their quotas, and what is left to whom: pure
 - `bandwidth`  no faster than allowed, in turns
 - `transfers`  one fetch: at most one transfer per digest

@@ -108,7 +108,9 @@ class Bandwidth:
         """Whether `pace` would slow anything down."""
         return bool(self._total.rate or registry.bandwidth)
 
-    async def pace(self, registry: Registry, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def pace[Piece: (bytes, bytes | memoryview)](
+        self, registry: Registry, chunks: AsyncIterator[Piece]
+    ) -> AsyncIterator[Piece]:
         """The same bytes, no faster than allowed; raises what `chunks` raises."""
         own = self._bucket(registry)
         async for chunk in chunks:

@@ -21,14 +21,15 @@ import aiohttp
 import yarl
 
 from entrepot.headers import Headers
+from entrepot.upstream.bulk import Bulks
 from entrepot.upstream.contexts import TrustStore
-from entrepot.upstream.errors import BadRedirect, LoopDetected, TimedOut, TooManyRedirects, UpstreamError
+from entrepot.upstream.errors import BadRedirect, Down, LoopDetected, TimedOut, TooManyRedirects, UpstreamError
 from entrepot.upstream.fields import outgoing
 from entrepot.upstream.pool import new_session, translated
 from entrepot.upstream.redirects import REDIRECTS, Step, host_of, http_url, next_step, origin, printable
 from entrepot.upstream.resolver import Resolver
 from entrepot.upstream.response import Response
-from entrepot.upstream.watch import Unwatched, Watch
+from entrepot.upstream.watch import Attempt, Unwatched, Watch
 
 DRAIN_BYTES: Final = 16 * 1024
 """A redirect's body up to this size is read so that the connection can be used again; a longer one is cut."""
@@ -67,6 +68,7 @@ class UpstreamClient:
         self._session: aiohttp.ClientSession | None = None
         self._watch: Watch = Unwatched()
         self._prober: UpstreamClient | None = None
+        self._bulks = Bulks()
         self._closed = False
 
     def watched_by(self, watch: Watch) -> None:
@@ -76,6 +78,7 @@ class UpstreamClient:
     async def aclose(self) -> None:
         """Drops all connections, those in use included, and makes no more. Safe to call twice."""
         self._closed = True
+        self._bulks.close()
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -169,7 +172,7 @@ class UpstreamClient:
             context = await self._trust.context(ca, host=host)
         if self._closed:  # a task that has outlived it would open a pool that nobody closes
             raise UpstreamError(host, "not asked, we are shutting down")
-        attempt = self._watch.begin(step.url, ca, insist=insist)
+        attempt = await self._begin(step.url, ca, insist=insist)
         try:
             raw = await self._send(step, fields, body, context, host)
         except UpstreamError as error:
@@ -188,11 +191,21 @@ class UpstreamClient:
                 redirected=hop > 0,
                 elsewhere=elsewhere,
                 read_timeout=self._settings.read_timeout,
+                bulks=self._bulks,
             )
             attempt.answered(response.status, response.headers)
             yield response
         finally:
             _give_up(raw)
+
+    async def _begin(self, url: str, ca: tuple[Path, ...], *, insist: bool) -> Attempt:
+        """Who asks for what is known to be down has nothing else to serve: it may be back, which is looked at first."""
+        try:
+            return self._watch.begin(url, ca, insist=insist)
+        except Down:
+            if not await self._watch.returned(url):
+                raise
+        return self._watch.begin(url, ca, insist=insist)
 
     async def _send(
         self, step: Step, fields: list[tuple[str, str]], body: bytes | None, context: ssl.SSLContext | bool, host: str

@@ -17,13 +17,14 @@ from typing import Final, Protocol
 from entrepot.cache.interface import DigestMismatch, Part, StoreError
 from entrepot.errors import EntrepotError
 from entrepot.registry.digests import Digest
-from entrepot.upstream.errors import InvalidResponse, UpstreamError
+from entrepot.tasks import in_thread
+from entrepot.upstream.errors import Down, InvalidResponse, UpstreamError
 from entrepot.upstream.lanes import Lanes
 from entrepot.upstream.pace import Pace, is_large
 from entrepot.upstream.source import Effort, Opened, Source
 from entrepot.upstream.windows import WINDOW, Windows
 
-WRITE_BATCH: Final = 1 << 20  # bytes handed to the disk thread at once, at most
+WRITE_BATCH: Final = 2 << 20  # bytes handed to the disk thread at once, at most
 BACK_OFF: Final = (0.0, 0.2, 1.0, 3.0, 5.0)  # seconds before each further attempt that follows one without a byte
 UNOPENED_TRIES: Final = 2  # as long as no client has an answer yet, a quick error serves it better
 
@@ -92,6 +93,8 @@ class Fetch:
                 if self._ledger.size is None or self._part.offset >= self._ledger.size:
                     break
             except UpstreamError as e:
+                if isinstance(e, Down) and not self._ledger.is_open:
+                    raise  # it has been looked at for as long as a client waits
                 broken = e
             except (StoreError, TransferError):
                 raise
@@ -147,8 +150,8 @@ class Fetch:
         start, total = self._part.offset + WINDOW, self._ledger.size or 0
         return Windows(source, start, total, self._lanes, rate=rate, clock=self._clock)
 
-    async def _write(self, batch: bytes) -> None:
-        await asyncio.to_thread(self._part.write, batch)
+    async def _write(self, batch: bytes | memoryview) -> None:
+        await in_thread(self._part.write, batch)
         self._ledger.advanced(len(batch))
         self._check_wanted()
 
@@ -161,7 +164,7 @@ class Fetch:
         return TransferError(f"{self._ledger.digest}: upstream ends after {part} of {size} bytes")
 
 
-async def _from(opened: Opened, offset: int, host: str) -> AsyncIterator[bytes]:
+async def _from(opened: Opened, offset: int, host: str) -> AsyncIterator[bytes | memoryview]:
     """The bytes from `offset` on, also from an upstream that starts earlier (it ignored `Range`)."""
     skip = offset - opened.start
     if skip < 0:
@@ -174,7 +177,7 @@ async def _from(opened: Opened, offset: int, host: str) -> AsyncIterator[bytes]:
             skip = 0
 
 
-async def _batches(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _batches[Piece: (bytes, bytes | memoryview)](chunks: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
     """Chunks as they come, larger ones cut so that one write does not hold up the waiters."""
     async for chunk in chunks:
         for at in range(0, len(chunk), WRITE_BATCH):

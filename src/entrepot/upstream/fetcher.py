@@ -108,8 +108,8 @@ class Fetcher:
             transfer, started = self._transfers.join(digest, source, size, others)
             for one in () if started else sources:
                 transfer.offer(one)
-            listening = spawn(self._listen(reader, transfer), name=f"orders for {digest}")
-            telling = spawn(self._tell(transfer, source, writer), name=f"news of {digest}", quiet=True)
+            listening = spawn(self._listen(reader, teller := _Teller(transfer, writer)), name=f"orders for {digest}")
+            telling = spawn(teller.tell(source), name=f"news of {digest}", quiet=True)
             try:
                 await asyncio.wait([listening, telling], return_when=asyncio.FIRST_COMPLETED)
                 if not telling.done():
@@ -127,18 +127,46 @@ class Fetcher:
                 await writer.drain()
             return
 
-    @staticmethod
-    async def _tell(transfer: Transfer, source: Source, writer: asyncio.StreamWriter) -> EntrepotError | None:
-        """What happens, to its end; returns what ended it if it was not done."""
+    async def _listen(self, reader: asyncio.StreamReader, teller: "_Teller") -> None:
+        """What the worker adds to its order, until it is gone."""
+        transfer = teller.transfer
+        transfer.arrive()
+        try:
+            while (said := await hear(reader)) is not None:
+                match said:
+                    case {"waiting": bool() as somebody} if somebody != teller.heard:
+                        teller.heard = somebody
+                        (transfer.arrive if somebody else transfer.leave)()
+                        teller.tell_where()
+                    case {"offer": dict(source)}:
+                        transfer.offer(self._source(source))
+                    case _:
+                        continue
+        finally:
+            if teller.heard:
+                transfer.leave()
+
+
+class _Teller:
+    """Tells a worker what happens; how far it is only while somebody waits there."""
+
+    def __init__(self, transfer: Transfer, writer: asyncio.StreamWriter) -> None:
+        self.transfer, self._writer = transfer, writer
+        self.heard = True
+        self._opened = False
+
+    async def tell(self, source: Source) -> EntrepotError | None:
+        """To the end; returns what ended the transfer if it was not done."""
+        transfer, writer = self.transfer, self._writer
         try:
             await transfer.opened()
             say(writer, {"opened": transfer.size, "accepted": source.accepted})
-            at = transfer.available
+            self._opened = True
             while not transfer.verified:
-                say(writer, {"at": at})
+                at = transfer.available
+                self.tell_where()
                 await writer.drain()  # a worker that is busy hears of the latest only
-                if await transfer.wait(at):
-                    at = transfer.available
+                await transfer.watch(at)
             say(writer, {"done": transfer.size})
             await writer.drain()
             await transfer.over.wait()
@@ -146,20 +174,7 @@ class Fetcher:
             return e
         return None
 
-    async def _listen(self, reader: asyncio.StreamReader, transfer: Transfer) -> None:
-        """What the worker adds to its order, until it is gone."""
-        waits = True
-        transfer.arrive()
-        try:
-            while (said := await hear(reader)) is not None:
-                match said:
-                    case {"waiting": bool() as somebody} if somebody != waits:
-                        waits = somebody
-                        (transfer.arrive if waits else transfer.leave)()
-                    case {"offer": dict(source)}:
-                        transfer.offer(self._source(source))
-                    case _:
-                        continue
-        finally:
-            if waits:
-                transfer.leave()
+    def tell_where(self) -> None:
+        """How many bytes clients may have."""
+        if self.heard and self._opened:
+            say(self._writer, {"at": self.transfer.available})

@@ -6,9 +6,11 @@ scheme, host and port, so a registry, its token service and its CDN are each by 
 1. Exchanges with an origin that is `open` are not made (`Down`), but by those who insist: a transfer that clients are
    reading rather waits.
 2. A probe looks at what is suspect at once, then every `INTERVALS` seconds, while somebody asks for it: after
-   `IDLE_SECONDS` it is forgotten, and the next request finds out anew. A refused exchange has it look again soon.
-3. All processes of the box know: one that finds an origin down tells the others through the records, and only one of
-   them probes at a time. Whoever has an answer from it takes the record away.
+   `IDLE_SECONDS` it is forgotten, and the next request finds out anew.
+3. An exchange that was refused has it looked at now, if the last look set out longer than `FRESH` seconds ago, and
+   waits for what is found, `PATIENCE` seconds at most: who has nothing held must not be refused by what is over.
+4. All processes of the box know: one that finds an origin down tells the others through the records, and that it is
+   looking, so that one of them looks at a time. Whoever has an answer from it takes the record away.
 """
 
 import asyncio
@@ -26,24 +28,23 @@ from uuid import uuid4
 from entrepot.cache.interface import Records
 from entrepot.headers import Headers
 from entrepot.tasks import spawn
-from entrepot.upstream.breaker import Finding, State
+from entrepot.upstream.breaker import State
 from entrepot.upstream.errors import Down, InvalidResponse, TimedOut, Unreachable, UpstreamError
+from entrepot.upstream.findings import TOO_MANY, is_sick, look
 from entrepot.upstream.outages import Outage, origin_of
 from entrepot.upstream.places import Place, Places
 from entrepot.upstream.quota import parse_retry_after
+from entrepot.upstream.watch import Probe
 
-type Probe = Callable[[str, tuple[Path, ...]], Awaitable[int]]
-"""The status of a GET without a credential, or `UpstreamError`."""
 type Wait = Callable[[asyncio.Event, float], Awaitable[None]]
 """Until the event is set, not longer than so many seconds."""
 
 INTERVALS: Final = (2.0, 4.0, 8.0, 15.0)  # seconds between probes; the last one again and again
-NUDGE_SECONDS: Final = 1.0  # after a look, before a refused exchange causes the next one
+FRESH: Final = 0.5  # seconds after a look set out, in which a refused exchange causes no other one
+LOOK: Final = 0.02  # seconds between looks at whether something has been found
 IDLE_SECONDS: Final = 600.0  # without anybody asking, until an origin is forgotten
 PATIENCE: Final = 1.0  # seconds; who leaves after that without an answer has waited too long
 AT_ONCE: Final = 8  # probes of this process
-TOO_MANY: Final = 429
-NOT_SICK: Final = frozenset({501, 505})  # 5xx about the request, not about the server
 
 _log = logging.getLogger("entrepot.upstream")
 
@@ -59,12 +60,19 @@ class Health:
     """Of all upstreams, as one process sees it. A `entrepot.upstream.watch.Watch`. `clock` gives epoch seconds."""
 
     def __init__(
-        self, records: Records, probe: Probe, clock: Callable[[], float] = time.time, wait: Wait = until
+        self,
+        records: Records,
+        probe: Probe,
+        clock: Callable[[], float] = time.time,
+        wait: Wait = until,
+        *,
+        patience: float = PATIENCE,
     ) -> None:
+        """`wait` is for the time between probes, `patience` the seconds that a refused exchange waits for one."""
         self._probe, self._clock, self._wait = probe, clock, wait
         self._places = Places(records, uuid4().hex, clock)
         self._probes: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._room, self._patience = asyncio.Semaphore(AT_ONCE), patience
         self._closed = False
 
     def is_down(self, url: str) -> bool:
@@ -97,10 +105,29 @@ class Health:
         if breaker.doubtful:
             self._look_after(place)
         if breaker.state is State.OPEN and not insist:
-            if self._clock() - place.looked >= NUDGE_SECONDS:
-                place.nudged.set()
             raise Down(urlsplit(place.origin).netloc, f"not asked, it is down: {breaker.why}")
         return _Attempt(self, place, breaker.begin(), self._clock())
+
+    async def returned(self, url: str) -> bool:
+        """See `Watch`."""
+        place = self._places.of(origin_of(url))
+        self._read(place, anew=True)
+        begun = max(place.began, 0.0 if place.told is None else place.told.began)
+        if place.breaker.state is State.OPEN and not 0 <= self._clock() - begun < FRESH and not self._closed:
+            self._track(spawn(self._look(place, self._set_out(place)), name=f"probe of {place.origin}"))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._patience):
+                while place.breaker.state is State.OPEN and self._is_looked_at(place):
+                    await asyncio.sleep(LOOK)
+                    self._read(place, anew=True)
+        return place.breaker.state is not State.OPEN
+
+    def _is_looked_at(self, place: Place) -> bool:
+        """By this process or another one, which may have died over it."""
+        if place.looks or self._closed:
+            return not self._closed
+        told = place.told
+        return told is not None and told.began > told.at and 0 <= self._clock() - told.began < self._patience
 
     async def close(self) -> None:
         """Ends the probes; there will be no more."""
@@ -114,11 +141,11 @@ class Health:
     def answered(self, place: Place, status: int, headers: Headers) -> None:
         """For `_Attempt`."""
         now, breaker = self._clock(), place.breaker
-        if status == TOO_MANY or _is_sick(status):
+        if status == TOO_MANY or is_sick(status):
             place.quiet_until = now + (parse_retry_after(headers, now) or 0.0)
         if status == TOO_MANY:
             breaker.throttled("throttles", now)
-        elif _is_sick(status):
+        elif is_sick(status):
             breaker.soft(f"answers with {status}", now)
         else:
             breaker.success()
@@ -147,16 +174,19 @@ class Health:
         """Probes until it is well; it may be looked after already."""
         if not place.probing and not self._closed:
             place.probing = True
-            task = spawn(self._keep_looking(place), name=f"probes of {place.origin}")
-            self._probes.add(task)
-            task.add_done_callback(self._probes.discard)
+            self._track(spawn(self._keep_looking(place), name=f"probes of {place.origin}"))
+
+    def _track(self, task: asyncio.Task[None]) -> None:
+        self._probes.add(task)
+        task.add_done_callback(self._probes.discard)
 
     async def _keep_looking(self, place: Place) -> None:
         try:
-            age = NUDGE_SECONDS
+            age = FRESH
             for interval in chain(INTERVALS, repeat(INTERVALS[-1])):
                 if place.breaker.doubtful and not self._is_covered(place, age):
-                    await self._look(place)
+                    async with self._room:
+                        await self._look(place, self._set_out(place))
                 if not place.breaker.doubtful:
                     return
                 if self._clock() - place.asked >= IDLE_SECONDS:
@@ -165,7 +195,7 @@ class Health:
                 pause = INTERVALS[-1] if self._clock() < place.quiet_until else interval
                 place.nudged.clear()
                 await self._wait(place.nudged, pause)
-                age = NUDGE_SECONDS if place.nudged.is_set() else pause
+                age = pause
         finally:
             place.probing = False
 
@@ -173,30 +203,26 @@ class Health:
         """Another process has looked, not longer than `age` seconds ago: what it has found holds here too."""
         self._read(place, anew=True)
         told = place.told
-        if told is None or not 0 <= self._clock() - told.at < age:
+        if told is None or not 0 <= self._clock() - max(told.at, told.began) < age:
             return False
         self._adopt(place, told)
         return True
 
-    async def _look(self, place: Place) -> None:
-        async with self._room:
-            finding, why = await self._find(place)
-        place.looked = self._clock()
+    def _set_out(self, place: Place) -> int:
+        """A look begins; what it says counts unless the place is seen to be well meanwhile."""
+        self._places.announce(place)
+        place.looks += 1
+        return place.risen
+
+    async def _look(self, place: Place, risen: int) -> None:
+        try:
+            finding, why = await look(self._probe, place)
+        finally:
+            place.looks -= 1
         self._read(place, anew=True)  # another process may have had an answer meanwhile
-        if place.breaker.doubtful:
+        if place.breaker.doubtful and place.risen == risen:
             place.breaker.probed(finding, why, self._clock())
             self._settle(place, refresh=True)
-
-    async def _find(self, place: Place) -> tuple[Finding, str]:
-        try:
-            status = await self._probe(place.origin + place.path, place.ca)
-        except InvalidResponse as e:
-            return Finding.SICK, e.cause
-        except UpstreamError as e:
-            return Finding.DEAD, e.cause
-        if status == TOO_MANY:
-            return Finding.THROTTLED, "throttles"
-        return (Finding.SICK, f"answers with {status}") if _is_sick(status) else (Finding.WELL, "")
 
     # both
 
@@ -254,10 +280,6 @@ class _Attempt:
 
     def dropped(self) -> None:
         self._health.dropped(self._place, self._since)
-
-
-def _is_sick(status: int) -> bool:
-    return status >= 500 and status not in NOT_SICK
 
 
 @lru_cache(maxsize=1024)

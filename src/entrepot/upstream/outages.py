@@ -27,6 +27,7 @@ class Outage:
     confirmed: bool  # by a probe
     at: float  # epoch seconds of the last look
     by: str  # the process
+    began: float = 0.0  # epoch seconds at which the last look set out; later than `at` while it is under way
 
     @classmethod
     def load(cls, value: Document | None) -> "Outage | None":
@@ -39,8 +40,12 @@ class Outage:
                 "confirmed": bool(confirmed),
                 "at": float() | int() as at,
                 "by": str(by),
+                **rest,
             }:
-                return cls(State(state), since, why, confirmed, at, by)
+                began = rest.get("began")
+                return cls(
+                    State(state), since, why, confirmed, at, by, began if isinstance(began, float | int) else 0.0
+                )
             case _:
                 return None
 
@@ -53,6 +58,7 @@ class Outage:
             "confirmed": self.confirmed,
             "at": self.at,
             "by": self.by,
+            "began": self.began,
         }
 
 

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -39,9 +39,11 @@ class Place:
     noted: Outage | None = None  # what was last given to the records
     written: bool = False  # and has reached them
     probing: bool = False
-    looked: float = -inf  # when a probe last came back
+    began: float = -inf  # when a probe last set out
+    looks: int = 0  # probes of this process that are under way
+    risen: int = 0  # how often it was seen to be well
     quiet_until: float = 0.0  # upstream has asked not to be bothered
-    nudged: asyncio.Event = field(default_factory=asyncio.Event)  # there is a reason to look again
+    nudged: asyncio.Event = field(default_factory=asyncio.Event)  # its probes have no reason to go on
     loud: bool = False  # it was logged that it is down
 
 
@@ -83,17 +85,25 @@ class Places:
             if noted is not None and now - noted.at < TTL:  # else it has ended on its own, which says nothing
                 place.breaker.reset()
 
+    def announce(self, place: Place) -> None:
+        """Tells the other processes that a probe sets out: they wait for what it finds."""
+        place.began = self._clock()
+        if (known := place.told or place.noted) is not None:
+            place.noted = replace(known, began=place.began, by=self._me)
+            self._write(place, place.noted.document())
+
     def note(self, place: Place, *, refresh: bool = False) -> None:
         """Tells the other processes what has changed; `refresh`: also if nothing has."""
         breaker, before = place.breaker, place.noted
         if breaker.state is State.CLOSED:
+            place.risen += 1
             if before is not None or place.told is not None:
                 place.noted = place.told = None
                 self._write(place, None)
             return
         if refresh or before is None or (before.state, before.confirmed) != (breaker.state, breaker.confirmed):
-            outage = Outage(breaker.state, breaker.since, breaker.why, breaker.confirmed, self._clock(), self._me)
-            place.noted = outage
+            found = breaker.state, breaker.since, breaker.why, breaker.confirmed
+            outage = place.noted = Outage(*found, self._clock(), self._me, place.began)
             self._write(place, outage.document())
 
     def forget(self, place: Place) -> None:

@@ -38,8 +38,12 @@ NEGATIVE_SECONDS: Final = 5.0
 STALE_SECONDS: Final = 86400.0
 """How old an answer may be when no server is alive."""
 
-STALE_WAIT_SECONDS: Final = 1.0
-"""How long to hope for a new answer while an old one is at hand (RFC 8767 section 5 says 1.8)."""
+UNKNOWN_SECONDS: Final = 0.5
+"""How long it is believed that no server answers: it has taken seconds to find out, and may be over."""
+
+STALE_WAIT_SECONDS: Final = 0.5
+"""How long to hope for a new answer while an old one is at hand. RFC 8767 section 5 says 1.8, for who only resolves:
+here a probe, for which a client waits a second, comes after it."""
 
 MAX_NAMES: Final = 4096
 """Names held. The catalogue has dozens; redirects to per-bucket CDN names make the rest."""
@@ -150,7 +154,7 @@ class Resolver:
         elif old is not None and old.addresses and now - old.learned < STALE_SECONDS:
             entry = replace(old, expires=now + NEGATIVE_SECONDS)
         else:
-            entry = _Entry((), "no name server answers for it", now, now + NEGATIVE_SECONDS)
+            entry = _Entry((), "no name server answers for it", now, now + UNKNOWN_SECONDS)
         self._entries.pop(name, None)
         self._entries[name] = entry
         while len(self._entries) > MAX_NAMES:

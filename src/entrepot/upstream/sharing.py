@@ -21,7 +21,9 @@ class SharedBandwidth(Bandwidth):
         self._remote = remote
 
     @override
-    async def pace(self, registry: Registry, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def pace[Piece: (bytes, bytes | memoryview)](
+        self, registry: Registry, chunks: AsyncIterator[Piece]
+    ) -> AsyncIterator[Piece]:
         if not self.is_capped(registry):
             async for chunk in chunks:
                 yield chunk

@@ -12,7 +12,8 @@ class Opened:
 
     start: int  # 0 when upstream ignored the range
     total: int | None  # size of the whole blob in bytes, None when upstream does not say
-    chunks: AsyncIterator[bytes]  # raises UpstreamError while iterating when the body breaks
+    chunks: AsyncIterator[bytes | memoryview]  # raises UpstreamError while iterating when the body breaks
+    # Each is valid only until the next is asked for, unless it is a range with an end.
     ranges: bool = False  # upstream has said, or shown, that it gives ranges of it
     foreign: bool = False  # no 206 though a range was asked for: it may be an answer to something else
 

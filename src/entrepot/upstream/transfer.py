@@ -133,6 +133,13 @@ class Transfer:
 
         Raises what ended the transfer.
         """
+        if self.available > offset:
+            return True
+        with self.waiting():
+            return await self.watch(offset)
+
+    async def watch(self, offset: int) -> bool:
+        """The same for who looks on and does not want the bytes."""
         while self.available <= offset:
             if self.error is not None:
                 raise self.error

@@ -169,4 +169,4 @@ async def _take(opened: Opened, window: Window) -> None:
     async for piece in opened.chunks:
         wanted = piece[: window.stop - window.at]
         if wanted:
-            window.put(wanted)
+            window.put(bytes(wanted))  # no copy if it is bytes, which a range with an end is
