@@ -26,14 +26,17 @@ MAY_IMPORT = {
     "addons": {"registry", "cache", "upstream", "engine", "certs"},
     "dns": {"registry"},
     "certs": {"registry"},
-    "cli": {"registry", "config", "cache", "upstream", "engine", "addons", "dns", "certs"},
+    # It reads what the others leave: it decides about no pull.
+    "web": {"registry", "cache", "upstream", "certs"},
+    "cli": {"registry", "config", "cache", "upstream", "engine", "addons", "dns", "certs", "web"},
 }
 ONLY_IN = {
     "mitmproxy": {"addons"},
     "OpenSSL": {"addons", "certs"},
     "dnslib": {"dns", "upstream"},
     "diskcache": {"cache"},
-    "aiohttp": {"upstream"},
+    "aiohttp": {"upstream", "web"},
+    "jinja2": {"web"},
     "dns": set[str](),  # dnspython: the other side in tests
     "click": {"cli"},
     "httptools": {"addons"},

@@ -174,9 +174,10 @@ async def test_a_client_that_leaves_before_the_answer_is_no_error_of_ours(
     client.ask("GET", box.manifest(), ACCEPT)
     await box.registry.arrived("/manifests/1")
     caplog.set_level("INFO", "entrepot.access")
-    (handler,) = mitmproxy.ctx.master.addons.get("proxyserver").connections.values()
-    handler.end()  # as a time limit does, or the end of the time to drain
-    while handler.transports:
+    (server,) = mitmproxy.ctx.master.addons.get("proxyserver").servers
+    (front,) = server.fronts
+    front.end()  # as a time limit does, or the end of the time to drain
+    while server.fronts:
         await asyncio.sleep(0)
     go_on.set()
     while "client gone before the answer" not in caplog.text:

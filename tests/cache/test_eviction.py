@@ -50,6 +50,15 @@ def test_least_recently_used_goes_first(machine: Machine) -> None:
     assert order(store, machine.now) == [*held[1:], held[0]]
 
 
+def test_what_goes_is_counted_over_all_processes(machine: Machine) -> None:
+    store, other = machine.store(), machine.store()
+    filled(machine, store, PAGE + 9)
+    assert store.ledger.evicted() == (0, 0)
+    assert evict(store, PAGE + 2, machine.now) == PAGE + 2
+    assert evict(other, 3, machine.now) == 3
+    assert store.ledger.evicted() == other.ledger.evicted() == (PAGE + 5, (PAGE + 5) * BLOCK)
+
+
 def test_the_order_is_right_over_pages_and_uses_of_other_processes(machine: Machine) -> None:
     store, other = machine.store(), machine.store()
     held = filled(machine, store, PAGE * 2 + 5)

@@ -31,6 +31,16 @@ def test_everything_somebody_needs_to_know() -> None:
     }
 
 
+def test_with_the_page_a_client_needs_nobody_who_may_log_in() -> None:
+    plan = Plan(("0.0.0.0",), 443, ("0.0.0.0",), 53, (), ("0.0.0.0",), 8080)
+    found = dict(lines(serving(plan), PEM))
+    assert found["serving web"] == "0.0.0.0:8080: page, metrics, set-up of clients"
+    assert found["on a client"] == (
+        "curl -fsS http://10.0.0.5:8080/install.sh | sh && echo nameserver 10.0.0.5 > /etc/resolv.conf"
+    )
+    assert "http://[2001:db8::5]:8080/" in client_command(serving(plan, outward="2001:db8::5"))
+
+
 def test_what_is_off_is_not_listed() -> None:
     found = dict(lines(serving(Plan(("10.0.0.5",), 443, (), 0)), PEM))
     assert "serving dns" not in found

@@ -15,7 +15,8 @@ import pytest
 from entrepot.certs.authority import Authority
 from entrepot.cli import dns_child
 from entrepot.cli.brief import Brief, leave_line, reload_line
-from entrepot.cli.dns_child import Service, allowed, dns_settings, intercepted, probed_name
+from entrepot.cli.dns_child import Service, dns_settings, intercepted, probed_name
+from entrepot.cli.networks import allowed
 from entrepot.config import Certs, Config, Dns, Endpoint, Listen, RegistryEntry, Store
 from entrepot.config.overrides import catalogue, subtrees
 from entrepot.dns.settings import private_networks

@@ -54,11 +54,22 @@ def test_colour_is_for_terminals() -> None:
 def test_libraries_are_heard_when_it_matters() -> None:
     stream = io.StringIO()
     configure(Log(), "x", stream)
-    logging.getLogger("mitmproxy.proxy.server").info("client connect")
+    for name in ("aiohttp", "mitmproxy.proxy.server"):
+        logging.getLogger(name).info("client connect")
     assert stream.getvalue() == ""
     configure(Log(level="debug"), "x", stream)
-    logging.getLogger("mitmproxy.proxy.server").info("client connect")
+    logging.getLogger("aiohttp").info("client connect")
     assert "client connect" in stream.getvalue()
+
+
+def test_mitmproxy_is_never_heard_below_a_warning() -> None:
+    """It quotes heads of requests, with what they are authorized by."""
+    stream = io.StringIO()
+    configure(Log(level="debug"), "x", stream)
+    logging.getLogger("mitmproxy.proxy.layers.http").info("Client closed connection: b'Authorization: Basic c2VjcmV0'")
+    assert stream.getvalue() == ""
+    logging.getLogger("mitmproxy.proxy.server").warning("something is wrong")
+    assert "something is wrong" in stream.getvalue()
 
 
 def test_a_message_stays_one_line() -> None:

@@ -60,11 +60,43 @@ def refusing(code: int, *where: tuple[str, int, Transport]) -> ports.Bind:
 
 def test_what_is_asked_for_is_what_is_planned() -> None:
     https, dns = free_port(), free_port()
-    assert plan(Listen(address=HERE, https=https, dns=dns)) == Plan(HERE, https, HERE, dns)
+    assert plan(Listen(address=HERE, https=https, dns=dns, web=0)) == Plan(HERE, https, HERE, dns)
+    web = free_port()
+    assert plan(Listen(address=HERE, https=0, dns=0, web=web)) == Plan((), 0, (), 0, (), HERE, web)
 
 
 def test_off_is_off() -> None:
-    assert plan(Listen(https=0, dns=0)) == Plan((), 0, (), 0, plan(Listen(https=0, dns=0)).notes)
+    off = Listen(https=0, dns=0, web=0)
+    assert plan(off) == Plan((), 0, (), 0, plan(off).notes)
+
+
+def test_without_the_port_of_the_page_all_else_is_served(holder: int) -> None:
+    https = free_port()
+    found = plan(Listen(address=HERE, https=https, dns=0, web=holder))
+    assert (found.https_port, found.web, found.web_port) == (https, (), 0)
+    (note,) = found.notes
+    assert note.startswith(f"no web page and no metrics: port {holder} (web) is in use by python")
+    assert note.endswith("stop it, or set another port in [listen] web")
+
+
+def test_a_port_for_the_page_that_we_have_no_right_to() -> None:
+    refused = refusing(errno.EACCES, ("127.0.0.1", 80, "tcp"))
+    found = plan(Listen(address=HERE, https=0, dns=0, web=80), bind=refused)
+    assert (found.web, found.web_port) == ((), 0)
+    assert found.notes == ("no right to port 80 (web): no web page and no metrics; set another [listen] web",)
+
+
+def test_the_page_has_one_socket_for_each_address() -> None:
+    port = free_port()
+    sockets = bind_all(Plan((), 0, (), 0, (), HERE, port), 2)
+    try:
+        assert [sock.getsockname() for sock in sockets.web] == [("127.0.0.1", port)]
+        with socket.create_connection(("127.0.0.1", port), timeout=10):
+            pass
+    finally:
+        close(sockets)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=10)
 
 
 def test_a_port_in_use_names_the_process(holder: int) -> None:

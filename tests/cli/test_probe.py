@@ -36,7 +36,8 @@ async def port(certs: Path, tmp_path: Path) -> AsyncIterator[int]:
 
 
 async def test_a_worker_that_is_well(port: int, certs: Path) -> None:
-    await handshake("127.0.0.1", port, "quay.io", certs)
+    until = await handshake("127.0.0.1", port, "quay.io", certs)
+    assert 6 * 86400 < until - datetime.now(UTC).timestamp() <= 7 * 86400
 
 
 async def test_another_name_is_not_what_was_asked_for(port: int, certs: Path) -> None:

@@ -69,6 +69,7 @@ class Stage:
             leaving=self.left,
             stopping=lambda: self.calls.append("stopping"),
             drain=drain,
+            died=lambda role: self.calls.append(f"died {role}"),
         )
         supervising = Supervisor(plans, backoff=lambda: Backoff(first=backoff, longest=backoff), patience=patience)
         with told(story), supervising as supervisor:
@@ -148,6 +149,7 @@ def test_the_dead_are_started_again_with_word_in_the_log(stage: Stage, caplog: p
     assert f"mortal-0 (pid {pid}) ended with exit status 3 after" in caplog.text
     assert "starting it again in" in caplog.text
     assert "serving" not in stage.calls
+    assert stage.calls.count("died mortal-0") >= 2
 
 
 def test_connections_wait_for_the_next_process(stage: Stage) -> None:
@@ -303,6 +305,41 @@ def test_a_hopeless_start_ends(stage: Stage) -> None:
     stage.reports.wait("hopeless-0", "told")
     assert all(gone(event[2]) for event in stage.reports.seen)
     assert stage.calls == []
+
+
+def test_what_is_not_vital_is_started_when_all_else_serves(stage: Stage) -> None:
+    def story() -> None:
+        pid = stage.reports.wait("gated-0", "told")[2]
+        assert not stage.serving.is_set()
+        os.kill(pid, signal.SIGUSR1)
+        stage.reports.wait("good-0", "told")
+        assert stage.serving.is_set()
+        term()
+
+    assert stage.run(Role("good", 0, vital=False), Role("gated", 0), story=story) == 0
+    assert [event[:2] for event in stage.reports.seen].index(("good-0", "started")) > 1
+
+
+def test_what_is_not_vital_may_be_hopeless(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """Left out, with a line in the log, until the configuration changes."""
+
+    def story() -> None:
+        stage.reports.wait("hopeless-0", "told")
+        assert stage.serving.wait(20)
+        for _ in range(2000):
+            if "left out" in caplog.text:
+                break
+            threading.Event().wait(0.01)
+        else:
+            raise AssertionError(caplog.text)
+        os.kill(os.getpid(), signal.SIGHUP)
+        stage.reports.wait("hopeless-0", "told", times=2)
+        term()
+
+    assert stage.run(Role("good", 0), Role("hopeless", 0, vital=False), story=story) == 0
+    assert "cannot work as it is configured: left out" in caplog.text
+    assert "starting it again" not in caplog.text
+    assert "died hopeless-0" not in stage.calls
 
 
 def test_a_program_that_cannot_be_started_again_is_tried_again(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:

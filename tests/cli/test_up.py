@@ -7,7 +7,9 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +27,14 @@ from entrepot.errors import EntrepotError
 PROGRAM = "import sys; from entrepot.cli.main import main; sys.argv[0] = 'entrepot'; main()"
 
 
-def free_ports() -> tuple[int, int]:
-    """Two that are free over TCP and UDP on 127.0.0.1; somebody may take them meanwhile, which is rare."""
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
+def free_ports() -> tuple[int, int, int]:
+    """Some that are free over TCP and UDP on 127.0.0.1; somebody may take them meanwhile, which is rare."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as other,
+        socket.create_server(("127.0.0.1", 0)) as third,
+    ):
+        return one.getsockname()[1], other.getsockname()[1], third.getsockname()[1]
 
 
 def query(name: str) -> bytes:
@@ -40,7 +46,7 @@ class Running:
     """A started `entrepot up`."""
 
     def __init__(self, folder: Path, extra: str = "", environ: dict[str, str] | None = None) -> None:
-        self.https, self.dns = free_ports()
+        self.https, self.dns, self.web = free_ports()
         self.folder = folder
         self.config = folder / "entrepot.toml"
         self.write(extra)
@@ -55,7 +61,8 @@ class Running:
 
     def write(self, extra: str = "", workers: int = 1) -> None:
         self.config.write_text(
-            f'[listen]\naddress = ["127.0.0.1"]\nhttps = {self.https}\ndns = {self.dns}\nworkers = {workers}\n'
+            f'[listen]\naddress = ["127.0.0.1"]\nhttps = {self.https}\ndns = {self.dns}\n'
+            f"web = {self.web}\nworkers = {workers}\n"
             f'[certs]\npath = "ca"\n[store]\npath = "store"\n[dns]\nupstream = ["127.0.0.1:9"]\n{extra}'
         )
 
@@ -93,6 +100,12 @@ class Running:
             sock.sendto(query(name), ("127.0.0.1", self.dns))
             return sock.recv(4096)
 
+    def get(self, path: str) -> str:
+        """A page; waits as long as a client would, for a process that has to come first."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.web}{path}", timeout=30) as answer:
+            text: str = answer.read().decode()
+            return text
+
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.terminate()
@@ -113,6 +126,7 @@ def running(folder: Path, extra: str = "", environ: dict[str, str] | None = None
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running(tmp_path_factory.mktemp("box")) as made:
         made.read_until("on a client")
+        made.get("/style.css")  # the page comes when all else serves
         yield made
 
 
@@ -124,7 +138,8 @@ def test_it_says_what_is_served(box: Running) -> None:
     assert f"serving dns    127.0.0.1:{box.dns} (udp and tcp)" in box.output
     assert f"ca             {box.folder}/ca/current/ca.crt" in box.output
     assert f"store          {box.folder}/store" in box.output
-    assert "scp root@127.0.0.1:" in box.output
+    assert f"serving web    127.0.0.1:{box.web}: page" in box.output
+    assert f"curl -fsS http://127.0.0.1:{box.web}/install.sh | sh" in box.output
     assert "3128" not in box.output
     assert "Traceback" not in box.output
 
@@ -136,7 +151,7 @@ def test_it_serves(box: Running) -> None:
 
 def test_a_process_that_dies_is_missed_by_nobody(box: Running) -> None:
     before = box.children()
-    assert set(before) == {"proxy", "fetch", "dns"}
+    assert set(before) == {"proxy", "fetch", "dns", "web"}
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
     assert box.handshake().startswith("TLS")
@@ -145,11 +160,66 @@ def test_a_process_that_dies_is_missed_by_nobody(box: Running) -> None:
     assert not set(before.values()) & set(box.children().values())
 
 
+def test_the_page_and_the_metrics(box: Running) -> None:
+    assert "All is well" in box.get("/")
+    metrics = box.get("/metrics")
+    assert 'entrepot_certificate_expiry_timestamp_seconds{certificate="leaf"}' in metrics
+    assert 'entrepot_readable{part="disk"} 1' in metrics
+    script = box.get("/install.sh")
+    assert f"http://127.0.0.1:{box.web}/ca.crt" in script
+    assert box.get("/ca.crt") == (box.folder / "ca/current/ca.crt").read_text()
+
+
+def test_counters_go_on_over_the_death_of_a_process(box: Running) -> None:
+    name = 'entrepot_dns_queries_total{answer="intercepted"} '
+
+    def counted() -> int:
+        return int(box.get("/metrics").partition(name)[2].split()[0])
+
+    def until(enough: Callable[[int], bool]) -> list[int]:
+        """All that is seen on the way there."""
+        found: list[int] = []
+        for _ in range(300):
+            found.append(counted())
+            if enough(found[-1]):
+                return found
+            time.sleep(0.1)
+        raise AssertionError(found)
+
+    for _ in range(5):
+        box.ask()
+    before = until(lambda seen: seen >= 5)[-1]  # written every second
+    pid = box.children()["dns"]
+    os.kill(pid, signal.SIGKILL)
+    box.read_until(f"dns-0 (pid {pid}) was killed by SIGKILL")
+    box.ask()
+    seen = [before, *until(lambda now: now > before)]
+    assert seen == sorted(seen)
+    restarts = box.get("/metrics").partition('entrepot_process_restarts_total{role="dns"} ')[2].split()[0]
+    assert int(restarts) >= 1
+
+
+def test_without_the_port_of_the_page_all_else_runs(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with running(tmp_path, environ={"ENTREPOT_LISTEN_WEB": str(port)}) as made:
+            made.read_until("on a client")
+            assert set(made.children()) == {"proxy", "fetch", "dns"}
+            assert made.handshake().startswith("TLS")
+            assert made.output.count(f"no web page and no metrics: port {port} (web) is in use by") == 1
+            assert "serving web" not in made.output
+
+
+def test_without_a_page(tmp_path: Path) -> None:
+    with made(tmp_path, ENTREPOT_LISTEN_WEB="0") as box:
+        assert "web-0" not in [str(role) for role in box.roles()]
+
+
 def test_a_reload(box: Running) -> None:
     before = box.children()
     box.write('[policy]\ntag_tll = "1s"\n')
     box.process.send_signal(signal.SIGHUP)
-    assert f"configuration not reloaded: {box.config}:13: policy.tag_tll: unknown key" in box.read_until("not reloaded")
+    assert f"configuration not reloaded: {box.config}:14: policy.tag_tll: unknown key" in box.read_until("not reloaded")
     box.write('[policy]\ntag_ttl = "1s"\n[log]\nlevel = "debug"\n', workers=3)
     box.process.send_signal(signal.SIGHUP)
     box.read_until("supervisor: configuration read again")
@@ -173,6 +243,7 @@ def test_stopping_is_clean(tmp_path: Path) -> None:
         manager.settimeout(30)
         with running(tmp_path, environ={"NOTIFY_SOCKET": f"{tmp_path}/n"}) as made:
             made.read_until("on a client")
+            made.get("/style.css")
             assert manager.recv(4096).startswith(b"READY=1\n")
             pids = made.children().values()
             assert made.stop() == 0
@@ -186,6 +257,7 @@ def test_stopping_is_clean(tmp_path: Path) -> None:
 def test_no_orphans_whatever_happens_to_the_supervisor(tmp_path: Path) -> None:
     with running(tmp_path) as made:
         made.read_until("on a client")
+        made.get("/style.css")
         handles = [os.pidfd_open(pid) for pid in made.children().values()]
         made.process.kill()
         for handle in handles:
@@ -215,10 +287,10 @@ def test_json_lines(tmp_path: Path) -> None:
 
 @contextmanager
 def made(folder: Path, extra: str = "", **environ: str) -> Iterator[Box]:
-    https, dns = free_ports()
+    https, dns, web = free_ports()
     file = folder / "entrepot.toml"
     file.write_text(
-        f'[listen]\naddress = ["127.0.0.1"]\nhttps = {https}\ndns = {dns}\nworkers = 2\n'
+        f'[listen]\naddress = ["127.0.0.1"]\nhttps = {https}\ndns = {dns}\nweb = {web}\nworkers = 2\n'
         f'[certs]\npath = "ca"\n[store]\npath = "store"\n{extra}'
     )
     box = Box(file, environ)
@@ -231,8 +303,9 @@ def made(folder: Path, extra: str = "", **environ: str) -> Iterator[Box]:
 def test_every_process_gets_the_sockets_of_its_own(tmp_path: Path) -> None:
     with made(tmp_path) as box:
         roles = box.roles()
-        assert [str(role) for role in roles] == ["proxy-0", "proxy-1", "fetch-0", "dns-0"]
-        assert len({fd for role in roles for fd in role.sockets}) == 4
+        assert [str(role) for role in roles] == ["proxy-0", "proxy-1", "fetch-0", "dns-0", "web-0"]
+        assert len({fd for role in roles for fd in role.sockets}) == 5
+        assert [role.vital for role in roles] == [True, True, True, True, False]
         brief = Brief.from_line(box.brief(roles[1]))
         assert brief.index == 1
         assert brief.sockets == roles[1].sockets
@@ -243,8 +316,9 @@ def test_every_process_gets_the_sockets_of_its_own(tmp_path: Path) -> None:
 
 def test_without_https_there_is_no_worker_and_no_probe(tmp_path: Path) -> None:
     with made(tmp_path, ENTREPOT_LISTEN_HTTPS="0") as box:
-        (role,) = box.roles()
+        role, page = box.roles()
         assert role.name == "dns"
+        assert page.name == "web"
         assert Brief.from_line(box.brief(role)).probe is None
 
 

@@ -58,4 +58,9 @@ def test_policy_of_a_registry() -> None:
 
 def test_keys_of_a_registry_that_are_not_set_are_not_shown() -> None:
     assert dict(rendered(FULL.registries[1])) == {"hosts": ["registry.example"], "ca": ["/ca.pem"]}
-    assert dict(rendered(Web())) == {"admin_token_file": ""}
+    assert dict(rendered(Web())) == {
+        "admin_token_file": "",
+        "allow": ["private"],
+        "hosts": [],
+        "private_images": "loopback",
+    }

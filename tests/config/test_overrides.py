@@ -45,6 +45,7 @@ def test_every_field_the_catalogue_takes_is_handed_over() -> None:
         "name": "a.example", "hosts": ("h",), "token_hosts": ("t",), "upstream": "https://u", "ca": (Path("/c"),),
         "tag_ttl": 1.0, "access_ttl": 2.0, "public_ttl": 3.0, "outage_grace": 4.0, "prefetch": "off", "bandwidth": 5,
         "tag_ttls": (("*:v*", 6.0),), "stale_while_revalidate": 7.0,
+        "history": 8, "new_tags": "hold", "cooldown": 9.0, "allow": ("a.example/*",), "deny": ("a.example/x:*",),
         "credentials": Helper("ecr-login"), "share": "public",
     }  # fmt: skip
     (made,) = overrides([RegistryEntry(**values)])  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Challenges answered in the box's name and in nobody's, over the wire."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -203,6 +204,15 @@ async def test_a_token_service_in_trouble(bench: Bench) -> None:
     bench.registry.token_status = 503
     with pytest.raises(NoPass, match=r"gives no token \(503\)"):
         await bench.ask()
+
+
+async def test_a_token_service_that_hangs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for the errand has a way of his own, and is not held up for long."""
+    monkeypatch.setattr("entrepot.engine.passes.TOKEN_SECONDS", 0.05)
+    bench.registry.token_hold = asyncio.Event()
+    with pytest.raises(NoPass, match="no token within"):
+        await bench.ask()
+    bench.registry.token_hold.set()
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -4,6 +4,7 @@ Every request wants a token for its repository; nobody gets one too, which opens
 password itself is wanted instead.
 """
 
+import asyncio
 import base64
 import itertools
 from collections.abc import AsyncIterator
@@ -31,6 +32,7 @@ class GuardedRegistry(FakeRegistry):
         self.redirected = ""  # where all is sent
         self.hides = False  # what one may not read is said not to be there
         self.lasting = 300.0  # seconds
+        self.token_hold: asyncio.Event | None = None  # the token service waits for it
         self.token_status = 0  # the token service answers with this instead
         self.issued: dict[str, tuple[str, frozenset[str]]] = {}  # token, and whom and what for
         self.dead: set[str] = set()
@@ -92,6 +94,8 @@ class GuardedRegistry(FakeRegistry):
         body = await request.text()
         self.note(request)
         self.forms.append(parse_qs(body) if request.method == "POST" else parse_qs(request.query_string))
+        if self.token_hold is not None:
+            await self.token_hold.wait()
         if self.token_status:
             return web.Response(status=self.token_status, body=BODY)
         user: str | None = NOBODY

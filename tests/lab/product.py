@@ -95,7 +95,8 @@ class Entrepot:
             raise LabFault(f"entrepot up ended with {self.daemon.wait(1)}:\n{self.daemon.output()[-4000:]}")
         # Its ports answer before that: the kernel accepts for workers that are still starting.
         # The addresses it also says when it ends because they are in use.
-        return "ca sha-256" in self.daemon.output()
+        # The web process is started when all others serve.
+        return "ca sha-256" in self.daemon.output() and ("web = 0" in self._listen or "web" in self.roles().values())
 
     def stop(self) -> None:
         if self._daemon is not None:

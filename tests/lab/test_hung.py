@@ -5,6 +5,7 @@ The supervisor waits for ten seconds first, so these tests take as long.
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Thread
@@ -77,8 +78,11 @@ def test_all_that_hang_at_once_are_replaced(
     builder: Clients, entrepot: Entrepot, network: Network, upstream: Upstream
 ) -> None:
     """Nothing answers, until all of it does."""
+    # One that has not begun to serve yet may be silent for as long as it likes.
+    page = f"import urllib.request; urllib.request.urlopen('http://{entrepot.address}:8080/metrics', timeout=20)"
+    entrepot.machine.run(sys.executable, "-I", "-c", page)
     hanging = entrepot.roles()
-    assert set(hanging.values()) == {"proxy", "fetch", "dns"}
+    assert set(hanging.values()) == {"proxy", "fetch", "dns", "web"}
     for pid in hanging:
         os.kill(pid, signal.SIGSTOP)
 

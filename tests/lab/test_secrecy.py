@@ -12,11 +12,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 from tests.lab import world
-from tests.lab.contents import Stock, stock
+from tests.lab.contents import ANY_MANIFEST, Stock, stock
 from tests.lab.identities import Lines, basic, way_in
 from tests.lab.net import HOME, Network, wait_for
 from tests.lab.product import Entrepot, alive
@@ -84,7 +85,7 @@ class Spy:
                 for part in (token, *re.split("[.~]", token)[1:]):  # what comes first in them is no secret
                     self._secrets.add("token", part)
             for rest in ("manifests/1", "tags/list", "manifests/absent"):
-                self._lines.ask(repository.host, repository.target(rest), headers)
+                self._lines.ask(repository.host, repository.target(rest), {**ANY_MANIFEST, **headers})
             image = stock.contents["A's"].requests[-1].rest
             self._lines.ask(repository.host, repository.target(image), headers)
 
@@ -118,12 +119,16 @@ class Spy:
             self._wire.ask(host, target, headers, method=method, body=body.encode() or None)
 
 
-@pytest.fixture
+@pytest.fixture(params=["info", "debug"])
 def box(
-    network: Network, upstream: Upstream, entrepot: Entrepot, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    network: Network,
+    upstream: Upstream,
+    entrepot: Entrepot,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Entrepot]:
     folder = tmp_path_factory.mktemp("secrecy")
-    env = {"ENTREPOT_LOG_LEVEL": "debug", "PYTHONFAULTHANDLER": "1"}
+    env = {"ENTREPOT_LOG_LEVEL": request.param, "PYTHONFAULTHANDLER": "1"}
     listen = f"workers = {WORKERS}"
     place = (network.cache, folder, upstream.ca_file, world.CACHE_SECOND, entrepot.certs)
     box = Entrepot(*place, listen=listen, env=env)
@@ -214,3 +219,10 @@ def test_no_secret_is_left_anywhere(box: Entrepot, network: Network, upstream: U
     assert {"records/cache.db", "records/cache.db-wal"} & there
     assert len(secrets.known["token"]) > 30
     assert found(places, secrets) == set()
+
+
+def test_no_process_leaves_a_core_dump(entrepot: Entrepot) -> None:
+    """It would hold every key and credential in memory."""
+    for pid in entrepot.processes():
+        (limit,) = [line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if "core file" in line]
+        assert limit.split()[4:6] == ["0", "0"], pid

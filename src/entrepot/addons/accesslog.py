@@ -8,23 +8,25 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from entrepot.addons.pull import Exchange
+from entrepot.addons.exchange import Exchange
 from entrepot.addons.pump import Sent
 from entrepot.engine.messages import Answer
 from entrepot.pairs import write as write_pairs
 from entrepot.registry.digests import Digest
 from entrepot.registry.routes import BlobRoute, ManifestRoute
 
-_log: Final = logging.getLogger("entrepot.access")
+type Entry = Mapping[str, object]
+
+LOG: Final = logging.getLogger("entrepot.access")
 
 
 def fields(
     exchange: Exchange, registry: str, answer: Answer, sent: Sent, *, asked: int, first: float, total: float
-) -> Mapping[str, object]:
+) -> Entry:
     """`asked`: exchanges with upstream that this request waited for; `first` and `total` in seconds."""
     route = exchange.route
     found: dict[str, object] = {
-        "client": exchange.handler.address,
+        "client": exchange.client.address,
         "method": exchange.head.method,
         "host": exchange.name,
         "path": route.path if route else "-",  # without the query, which may hold a credential
@@ -53,6 +55,6 @@ def fields(
     return found
 
 
-def write(entry: Mapping[str, object]) -> None:
+def write(entry: Entry) -> None:
     """Into the log."""
-    write_pairs(_log, entry)
+    write_pairs(LOG, entry)

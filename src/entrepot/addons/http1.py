@@ -19,6 +19,7 @@ MAX_HEAD: Final = 64 << 10  # bytes of a request head; gcr.io tokens make heads 
 MAX_FORM: Final = 64 << 10  # bytes; a form for a token holds a password or a token
 FORM: Final = "application/x-www-form-urlencoded"
 END: Final = b"\r\n\r\n"
+BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,43 +1,51 @@
-"""The layer that reads requests from the decrypted stream.
+"""The layer that reads requests of a connection that mitmproxy has, because something was asked that is not ours.
 
-1. A pull of the registry API, or a request for a token, becomes an `Exchange`: a simple request that the engine takes,
-   with the small form that some clients send to token services. The layer pauses while the pump writes the answer, then
-   reads on; what the client sends meanwhile is queued.
-2. Every other request goes, byte for byte, to mitmproxy's HTTP layer on this connection, which passes it through to
-   the real host; when that is done the layer reads the next request itself.
+1. A request that is not ours goes, byte for byte, to mitmproxy's HTTP layer on this connection, which passes it through
+   to the real host; when that is done the layer reads the next request itself.
+2. A request that is ours becomes an `Exchange`. The layer pauses while the pump writes the answer, then reads on; what
+   the client sends meanwhile is queued.
 3. What the parser does not accept as HTTP gets 400 and reaches nobody.
-4. The name in the handshake and the name in `Host` must agree (421, RFC 9110 15.5.20): certificates and catalogue
-   entries are per name.
 """
 
-from dataclasses import dataclass, field
-from typing import Final
+import asyncio
+from dataclasses import dataclass
 
 from mitmproxy.proxy import commands, context, events, layer
 from mitmproxy.proxy.layers.http import HttpLayer
+from OpenSSL import SSL
 
+from entrepot.addons.exchange import Exchange, exchange_for, is_ours
 from entrepot.addons.handler import Handler
-from entrepot.addons.http1 import END, MAX_HEAD, Head, host_of, parse_head
+from entrepot.addons.http1 import BAD_REQUEST, END, MAX_HEAD, Head, parse_head
 from entrepot.addons.onward import onward_layer
 from entrepot.addons.tls import RegistryTLSLayer
-from entrepot.engine.engine import Engine
-from entrepot.registry.routes import Route, TokenRoute, parse_target
-
-BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-@dataclass(eq=False)
-class Exchange:
-    """One request that we answer ourselves."""
+class Layered:
+    """The client of a connection that mitmproxy has: `entrepot.addons.exchange.Client`."""
 
-    handler: Handler
-    tls: RegistryTLSLayer
-    head: Head
-    name: str  # the host asked for, in the catalogue's spelling
-    route: Route | None  # None: a request that is refused, see `refuse`
-    refuse: str = ""  # why, when it is
-    body: bytes = field(default=b"", repr=False)  # the form; may hold a password
-    keep_alive: bool = False  # set by whoever answered: whether the connection may be used again
+    def __init__(self, handler: Handler, layer: RegistryTLSLayer) -> None:
+        self._handler, self._layer = handler, layer
+
+    @property
+    def clean_end(self) -> bool:
+        return self._layer.clean_end
+
+    @clean_end.setter
+    def clean_end(self, clean: bool) -> None:
+        self._layer.clean_end = clean
+
+    @property
+    def address(self) -> str:
+        return self._handler.address
+
+    @property
+    def tls(self) -> SSL.Connection:
+        return self._layer.tls
+
+    @property
+    def writer(self) -> asyncio.StreamWriter:
+        return self._handler.writer
 
 
 @dataclass
@@ -102,7 +110,7 @@ class PullLayer(layer.Layer):
                 return
             body = self._buffer[end : end + head.form]
             self._buffer, self._awaiting = self._buffer[end + head.form :], None
-            exchange = self._exchange(head, body)
+            exchange = exchange_for(Layered(self._handler, self._tls()), head, self._sni(), body, b"")
             self._handler.busy = True
             yield RegistryPullHook(exchange)
             self._handler.busy = False
@@ -123,28 +131,10 @@ class PullLayer(layer.Layer):
             yield commands.SendData(self.context.client, BAD_REQUEST)
             yield commands.CloseConnection(self.context.client)
             return None
-        if not self._mine(head):
+        if not is_ours(head, self._sni()):
             yield from self._pass_on()
             return None
         return head, end
-
-    def _mine(self, head: Head) -> bool:
-        """Whether we answer: a pull, a request for a token, or a simple request that must be refused."""
-        if not head.simple:
-            return False
-        if not head.form and host_of(head.headers) != self._sni():
-            return True
-        route = parse_target(head.target)
-        if isinstance(route, TokenRoute) and "cookie" in head.headers:
-            return False  # a person with a browser, on a page that looks like a token service
-        return Engine.takes(head.method, route) and (not head.form or host_of(head.headers) == self._sni())
-
-    def _exchange(self, head: Head, body: bytes) -> Exchange:
-        name = self._sni()
-        agrees = host_of(head.headers) == name
-        route = parse_target(head.target) if agrees else None
-        refuse = "" if agrees else f"this connection is for {name}"
-        return Exchange(self._handler, self._tls(), head, name, route, refuse, body)
 
     def _sni(self) -> str:
         return (self.context.client.sni or "").lower().removesuffix(".")

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from OpenSSL import SSL
 
+from entrepot.addons.exchange import Exchange
 from entrepot.addons.http1 import response_head
-from entrepot.addons.pull import Exchange
 from entrepot.engine.messages import Answer, Body
 from entrepot.errors import EntrepotError
 
@@ -34,11 +34,13 @@ _lib: Any = SSL._lib  # type: ignore[attr-defined]  # pyOpenSSL has no call that
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 
 
-class Buffers:
-    """What all pumps of one event loop share: plaintext in, records out."""
+class Records:
+    """TLS records on their way out. One for each event loop: nothing is awaited between reading and writing them."""
 
     def __init__(self) -> None:
-        self.plain = memoryview(bytearray(PIECE))
+        self.plain = memoryview(bytearray(PIECE))  # for what is to be encrypted
+        self._incoming = _ffi.new("char[]", RECORD)
+        self._read = memoryview(_ffi.buffer(self._incoming))
         self._records = _ffi.new("char[]", SEALED)
         self._view = memoryview(_ffi.buffer(self._records))
 
@@ -46,6 +48,34 @@ class Buffers:
         """The next records that OpenSSL has ready, at most `SEALED` bytes; valid until the next call."""
         n = _lib.BIO_read(tls._from_ssl, self._records, SEALED)
         return self._view[: max(n, 0)]
+
+    def read(self, tls: SSL.Connection) -> bytes:
+        """The next bytes that have come and are decrypted; none when there are no more.
+
+        Raises `SSL.ZeroReturnError` when the client has said goodbye, `SSL.Error`. `Connection.recv` raises also when
+        there is nothing, which costs more than all the rest.
+        """
+        n = _lib.SSL_read(tls._ssl, self._incoming, RECORD)
+        if n > 0:
+            return bytes(self._read[:n])
+        if _lib.SSL_get_error(tls._ssl, n) == _lib.SSL_ERROR_WANT_READ:
+            return b""
+        tls._raise_ssl_error(tls._ssl, n)
+        return b""
+
+    def write(self, tls: SSL.Connection, transport: asyncio.WriteTransport, fd: int) -> None:
+        """Hands all records to the socket, or to the transport what it does not take. Raises OSError."""
+        while records := self.sealed(tls):
+            written = 0
+            if transport.is_closing():
+                raise ConnectionResetError("closing")
+            if not transport.get_write_buffer_size():  # else the order would be lost
+                with suppress(BlockingIOError):
+                    written = os.write(fd, records)
+            if written < len(records):
+                transport.write(bytes(records[written:]))
+            if len(records) < SEALED:
+                break
 
 
 class ShortBody(EntrepotError):  # it is what the client gets
@@ -65,12 +95,13 @@ class Sent:
 class Pump:
     """Writes one answer to one exchange."""
 
-    def __init__(self, exchange: Exchange, buffers: Buffers) -> None:
-        self._tls: SSL.Connection = exchange.tls.tls
-        self._writer = exchange.handler.writer
-        self._fd = self._writer.get_extra_info("socket").fileno()
-        self._exchange = exchange
-        self._buffers = buffers
+    def __init__(self, exchange: Exchange, records: Records) -> None:
+        """Raises KeyError when the client is gone."""
+        client = exchange.client
+        self._tls, self._writer = client.tls, client.writer
+        self._transport = self._writer.transport
+        self._fd = self._transport.get_extra_info("socket").fileno()
+        self._exchange, self._records = exchange, records
 
     async def send(self, answer: Answer, *, keep_alive: bool) -> Sent:
         """Writes head and body; never raises on a client that goes away or a body that ends short."""
@@ -96,7 +127,7 @@ class Pump:
             sent.error = f"client gone: {type(e).__name__}"
         except EntrepotError as e:
             sent.error = str(e)
-            self._exchange.tls.clean_end = False
+            self._exchange.client.clean_end = False
         finally:
             if not isinstance(body, bytes):
                 body.close()
@@ -107,7 +138,7 @@ class Pump:
         own: memoryview | None = None
         turns = 0
         while True:
-            buffer = self._buffers.plain
+            buffer = self._records.plain
             n = body.read_now(buffer)
             if n < 0:
                 await self._flush()  # what we have is not to wait for what we have not
@@ -135,17 +166,7 @@ class Pump:
         await self._flush()
 
     async def _flush(self) -> None:
-        """Hands all records to the socket, or to the transport and waits until it has room for more."""
-        while records := self._buffers.sealed(self._tls):
-            written = 0
-            if self._writer.transport.is_closing():
-                raise ConnectionResetError("closing")
-            if not self._writer.transport.get_write_buffer_size():  # else the order would be lost
-                with suppress(BlockingIOError):
-                    written = os.write(self._fd, records)
-            if written < len(records):
-                self._writer.write(bytes(records[written:]))
-            if len(records) < SEALED:
-                break
-        if self._writer.transport.get_write_buffer_size():
+        """Hands all records over, and waits until the transport has room for more."""
+        self._records.write(self._tls, self._transport, self._fd)
+        if self._transport.get_write_buffer_size():
             await self._writer.drain()

@@ -22,8 +22,9 @@ from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.proxy.layer import NextLayer
 
-from entrepot.addons import mode as _mode  # noqa: F401  # registers the proxy mode "registry"
+from entrepot.addons.front import Front
 from entrepot.addons.handler import Handler
+from entrepot.addons.mode import RegistryServer
 from entrepot.addons.passthrough import PassThrough
 from entrepot.addons.pulls import Pulls
 from entrepot.addons.tls import ServerContexts
@@ -136,7 +137,14 @@ class Worker:
             bandwidth=SharedBandwidth(remote),
         )
         self._contexts = ServerContexts()
-        self.pulls = Pulls(self.engine, catalogue, self._contexts, self.counters, pseudonym=settings.pseudonym)
+        self.pulls = Pulls(
+            self.engine,
+            catalogue,
+            self._contexts,
+            self.counters,
+            self.records.version,
+            pseudonym=settings.pseudonym,
+        )
         via = f"1.1 {settings.pseudonym}"
         self.through = PassThrough(catalogue, self.resolver, self.counters, via=via, changed=self.engine.changed)
         self.reconfigure(catalogue, policy)
@@ -149,7 +157,8 @@ class Worker:
         authority = Authority.load(self.settings.certs)
         leaves = LeafIssuer(authority, days=self.settings.leaf_days, clock=lambda: datetime.now(UTC))
         self._contexts.use(leaves, lambda name: catalogue.match(name) is not None and authority.permits(name))
-        self.pulls.catalogue = self.through.catalogue = catalogue
+        self.pulls.use(catalogue)
+        self.through.catalogue = catalogue
         self.engine.reconfigure(policy)
         self.engine.reception.realms.intercepts = lambda name: catalogue.match(name) is not None
 
@@ -160,6 +169,8 @@ class Worker:
             spawn(self.engine.conduct.wrong_bytes(transfer.origin.name, str(transfer.digest)), name="conduct")
         elif transfer.error is not None:
             self.counters.add("transfers_failed")
+        else:
+            self.counters.add("transfers_ok")
 
     async def serve(self, ready: asyncio.Event, stop: asyncio.Event) -> None:
         """Accepts until `stop`, then drains."""
@@ -190,20 +201,26 @@ class Worker:
 
     async def _drain(self, server: proxyserver.Proxyserver) -> None:
         self.pulls.draining = True
-        for instance in server.servers:
+        self.pulls.ready.clear()
+        instances = [one for one in server.servers if isinstance(one, RegistryServer)]
+        for instance in instances:
             if instance.is_running:
                 await instance.stop()
+
+        def left() -> list[Handler | Front]:
+            handlers = [one for one in server.connections.values() if isinstance(one, Handler)]
+            return [*handlers, *(front for one in instances for front in one.fronts)]
+
         deadline = time.monotonic() + self.settings.drain
-        while server.connections and time.monotonic() < deadline:
-            for handler in list(server.connections.values()):
-                if isinstance(handler, Handler) and not handler.busy:
-                    handler.end()
+        while (connections := left()) and time.monotonic() < deadline:
+            for connection in connections:
+                if not connection.busy:
+                    connection.end()
             await asyncio.sleep(DRAIN_POLL)
-        if server.connections:
-            _log.warning("drain: %d connections broken off", len(server.connections))
-        for handler in list(server.connections.values()):
-            if isinstance(handler, Handler):
-                handler.end()
+        if connections:
+            _log.warning("drain: %d connections broken off", len(connections))
+        for connection in connections:
+            connection.end()
         await asyncio.sleep(0)
 
     async def _count(self) -> None:

@@ -179,7 +179,7 @@ class Evictor:
                 yield Candidate(part.digest, on_disk(part.size), part.modified, is_part=True)
 
     def _remove(self, victims: tuple[Candidate, ...]) -> None:
-        gone = list[str]()
+        gone, size = list[str](), 0
         for victim in victims:
             if victim.is_part:
                 self.drop_part(victim.digest)
@@ -190,8 +190,10 @@ class Evictor:
                 _log.error("cannot evict %s: %s", victim.digest, e.strerror)
                 continue
             gone.append(str(victim.digest))
+            size += victim.bytes
         with _files_first():
             self._ledger.settle(gone, self.find)
+            self._ledger.note_evicted(len(gone), size)
 
     def drop_part(self, digest: Digest) -> bool:
         """Removes a part nobody writes, and what belongs to it."""

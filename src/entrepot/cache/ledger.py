@@ -267,6 +267,17 @@ class Ledger:
         facts = [("complete", 1), ("boot", self._boot)]
         self._db.write(lambda db: db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts))
 
+    def evicted(self) -> tuple[int, int]:
+        """(blobs, bytes) that `note_evicted` was told of since the ledger was made."""
+        facts = self._db.read(lambda db: dict(db.execute("SELECT name, value FROM facts").fetchall()))
+        return int(facts.get("evicted_blobs", 0)), int(facts.get("evicted_bytes", 0))
+
+    def note_evicted(self, blobs: int, size: int) -> None:
+        """For the statistics."""
+        facts = [("evicted_blobs", blobs), ("evicted_bytes", size)]
+        sql = "INSERT INTO facts VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET value = value + excluded.value"
+        self._db.write(lambda db: db.executemany(sql, facts))
+
     def _in_pieces(self, sql: str, values: Iterable[tuple[float, str]]) -> None:
         """Rows that need not change all at once: reservations wait for a transaction."""
         for piece in itertools.batched(values, PIECE):

@@ -45,6 +45,13 @@ class Recall:
         self._held[understand, key] = made, until
         return made
 
+    def version(self) -> int:
+        """Another one once somebody has committed something."""
+        now = self._clock()
+        if not 0 <= now - self._asked < WINDOW:
+            self._ask(now)
+        return self._seen
+
     def written(self) -> None:
         """This process has committed something, on another connection."""
         self._asked = 0.0

@@ -88,6 +88,9 @@ class DiskRecords:
             return _bytes(self._read(key)[0])
         return self._recall.get(key, self._read, _bytes)
 
+    def version(self) -> int:
+        return self._recall.version()
+
     def _read(self, key: str) -> tuple[str | bytes | None, float | None]:
         value, until = self._ask(lambda cache: cache.get(key, expire_time=True), lambda frozen: frozen.get(key))
         return value, until

@@ -53,6 +53,8 @@ def lines(serving: Serving, pem: str) -> list[tuple[str, str]]:
     if plan.dns_port:
         found.append(("serving dns", f"{_all(plan.dns, plan.dns_port)} (udp and tcp)"))
         found.append(("dns answers", _answers(serving)))
+    if plan.web_port:
+        found.append(("serving web", f"{_all(plan.web, plan.web_port)}: page, metrics, set-up of clients"))
     digits = fingerprint(pem)
     found.append(("store", str(serving.store)))
     found.append(("ca", str(serving.ca)))
@@ -65,6 +67,8 @@ def client_command(serving: Serving) -> str:
     """Run as root there: trust the CA, ask this box for names."""
     box = serving.outward or "THIS-BOX"
     trust = f"scp root@{f'[{box}]' if ':' in box else box}:{serving.ca} {_ANCHOR} && update-ca-certificates"
+    if serving.plan.web_port:
+        trust = f"curl -fsS http://{shown(box, serving.plan.web_port)}/install.sh | sh"
     # resolv.conf(5) knows no ports: another one is for whoever redirects to it.
     return f"{trust} && echo nameserver {box} > /etc/resolv.conf" if serving.plan.dns_port == _DNS else trust
 

@@ -1,4 +1,4 @@
-"""How much of the box we may use: cores and descriptors."""
+"""How much of the box we may use, and what we leave on it: cores, descriptors, no core dumps."""
 
 import os
 import resource
@@ -31,3 +31,8 @@ def raise_file_limit() -> None:
     if soft != hard:
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def leave_no_core() -> None:
+    """A dump of any of our processes would hold keys, passwords and tokens. Children inherit it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -2,7 +2,7 @@
 
 Decides what holds for every role: it dies with its parent, imports its work before it waits for orders (that is where a
 start spends its time), logs under its name, and turns what cannot work as configured into one line and `HOPELESS`.
-What a role does is in `proxy_child`, `fetch_child` and `dns_child`.
+What a role does is in `proxy_child`, `fetch_child`, `dns_child` and `web_child`.
 """
 
 import importlib
@@ -22,6 +22,7 @@ ROLES: Final = {
     "proxy": "entrepot.cli.proxy_child",
     "fetch": "entrepot.cli.fetch_child",
     "dns": "entrepot.cli.dns_child",
+    "web": "entrepot.cli.web_child",
 }
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 

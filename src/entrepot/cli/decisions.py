@@ -18,6 +18,11 @@ def decisions(config: Config) -> tuple[Catalogue, Policy]:
         public=config.policy.public_ttl,
         grace=config.policy.outage_grace,
         prefetch=config.policy.prefetch != "off",
+        history=config.policy.history,
+        new=config.policy.new_tags,
+        cooldown=config.policy.cooldown,
+        allow=config.policy.allow,
+        deny=config.policy.deny,
         attempts=config.upstream.attempts,
         bandwidth=config.upstream.bandwidth,
         workers=worker_count(config.listen.workers),  # as the supervisor counts them, on the same cores

@@ -5,7 +5,6 @@ fail at every client, so it is left alone.
 """
 
 import asyncio
-import json
 import logging
 import signal
 import socket
@@ -13,19 +12,19 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from entrepot.certs.authority import Authority
 from entrepot.cli.brief import Brief
+from entrepot.cli.networks import allowed
 from entrepot.cli.orders import follow_orders
 from entrepot.cli.probe import Health, handshake, watch
 from entrepot.cli.resolving import own_resolver_addresses, resolvers
 from entrepot.config.model import Config
 from entrepot.config.overrides import catalogue
-from entrepot.config.values import Network
+from entrepot.counters import Counters
 from entrepot.dns.responder import Responder
-from entrepot.dns.settings import DnsSettings, private_networks
+from entrepot.dns.settings import DnsSettings
 from entrepot.registry.catalogue import Catalogue
 from entrepot.tasks import spawn
 
@@ -52,16 +51,6 @@ def dns_settings(config: Config, healthy: Callable[[], bool]) -> DnsSettings:
 def intercepted(known: Catalogue, authority: Authority) -> Callable[[str], bool]:
     """Whether a name leads to us."""
     return lambda name: known.match(name) is not None and authority.permits(name)
-
-
-def allowed(wanted: tuple[Network | str, ...]) -> tuple[Network, ...] | Literal["any"]:
-    """Who may ask."""
-    if "any" in wanted:
-        return "any"
-    networks: dict[Network, None] = {}
-    for one in wanted:
-        networks.update(dict.fromkeys(private_networks() if isinstance(one, str) else (one,)))
-    return tuple(networks)
 
 
 def probed_name(config: Config) -> str | None:
@@ -104,17 +93,12 @@ class Service:
     async def count(self) -> None:
         """Writes the counters beside those of the workers."""
         target = self._config.store.path / "run" / f"dns-{self._brief.index}.json"
-        started = time.time()
+        counters = Counters(target, started=time.time())
         while True:
+            counters.set(asdict(self.responder.counters))
             with suppress(OSError):  # a full disk costs the statistics, nothing else
-                _write(target, {"started": started, **asdict(self.responder.counters)})
+                counters.flush()
             await asyncio.sleep(_COUNT_INTERVAL)
-
-
-def _write(target: Path, numbers: dict[str, float]) -> None:
-    draft = target.with_suffix(".new")
-    draft.write_text(json.dumps(numbers))
-    draft.replace(target)
 
 
 async def serve(brief: Brief) -> None:

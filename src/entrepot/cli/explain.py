@@ -17,7 +17,7 @@ from entrepot.cli.images import TYPES
 from entrepot.cli.options import config_option, json_option, loaded
 from entrepot.cli.places import place_to_read
 from entrepot.cli.stats import ago, human
-from entrepot.engine.explanation import Explainer, Explanation, Manifest
+from entrepot.engine.explanation import Explainer, Explanation, Manifest, Tag
 from entrepot.errors import EntrepotError
 from entrepot.upstream.outages import PREFIX, Outage, origin_of
 
@@ -31,11 +31,20 @@ class NotKnown(EntrepotError, ValueError):
 def as_lines(found: Explanation, now: float) -> Iterator[str]:
     """For people: facts first, then what follows from them."""
     yield f"image      {found.image}"
+    if found.denied:
+        yield f"denied     {found.denied}"
+    if (order := found.order) is not None:
+        because = f": {order.why}" if order.why else ""
+        what = f"at {_short(order.digest)}" if order.digest else "as it is first seen"
+        yield f"held       {what}, since {ago(now - order.at)}, ordered by {order.by}{because}"
+    if found.named:
+        yield f"named      what {found.named} was; if upstream has a tag of this name, that is what clients get"
     for tag in found.tags:
         kind = TYPES.get(tag.media_type, tag.media_type)
-        fresh = f"fresh for {ago(tag.fresh_until - now)}" if tag.fresh_until > now else "due to be checked"
-        yield f"tag        {_short(tag.digest)} ({kind}), checked {ago(now - tag.checked)} ago, {fresh}"
+        yield f"tag        {_short(tag.digest)} ({kind}), {_freshness(found, tag, now)}"
         yield f"           is that since {ago(now - tag.moved)}"
+        if tag.awaits:
+            yield f"           upstream has {_short(tag.awaits)}, which waits for the cooldown to end"
     if not found.tags and not any(one.held for one in found.manifests):
         yield "tag        never seen here" if "@" not in found.image else "digest     never seen here"
     for manifest in found.manifests:
@@ -43,6 +52,14 @@ def as_lines(found: Explanation, now: float) -> Iterator[str]:
     yield f"access     {_access(found, now)}"
     yield f"upstream   {f'down: {found.down}' if found.down else 'not known to be in trouble'}"
     yield f"next pull  {verdict(found, now)}"
+
+
+def _freshness(found: Explanation, tag: Tag, now: float) -> str:
+    checked = f"checked {ago(now - tag.checked)} ago"
+    if found.order is not None or found.named:
+        return checked
+    fresh = f"fresh for {ago(tag.fresh_until - now)}" if tag.fresh_until > now else "due to be checked"
+    return f"{checked}, {fresh}"
 
 
 def _short(digest: str) -> str:
@@ -80,6 +97,8 @@ def _access(found: Explanation, now: float) -> str:
 
 def verdict(found: Explanation, now: float) -> str:
     """What a client gets that asks now, for the platform that is held."""
+    if found.denied:
+        return f"denied: {found.denied}"
     readers = found.readers
     public = bool(readers.public) and (readers.public_until > now or bool(found.down))
     if public:
@@ -94,6 +113,10 @@ def verdict(found: Explanation, now: float) -> str:
         if found.down:
             return "refused: nobody is known to be admitted, and upstream cannot be asked"
         return f"whoever asks is checked with upstream first, then served from here{rest}"
+    if found.order is not None and not found.order.pending:
+        return f"held, from here without asking what the tag is, for {whom}{rest}"
+    if found.named:
+        return f"what {found.named} was, from here, for {whom}{rest}"
     if found.down:
         return f"stale, from here, for {whom}{rest}"
     fresh = not found.tags or found.tags[0].fresh_until > now

@@ -19,6 +19,7 @@ from entrepot.cache.interface import DigestMismatch, StoreError
 from entrepot.cache.space import Limits
 from entrepot.cli.brief import Brief
 from entrepot.cli.decisions import decisions, loop_addresses
+from entrepot.cli.last_transfers import LastTransfers
 from entrepot.cli.orders import follow_orders
 from entrepot.cli.places import fetch_socket
 from entrepot.cli.resolving import own_resolver_addresses, resolvers
@@ -60,6 +61,7 @@ class Service:
         run = store.path / "run"
         run.mkdir(mode=0o700, exist_ok=True)
         self._counters = Counters(run / f"fetch-{brief.index}.json", started=time.time())
+        self._last = LastTransfers(run)
         self._transfers = Transfers(self._blobs, connections=upstream.connections, on_end=self._transferred)
         self._catalogue, policy = decisions(config)
         self._engine = Engine(
@@ -80,12 +82,15 @@ class Service:
         return wanted if known is None else await self._engine.grant(known, wanted)
 
     def _transferred(self, transfer: Transfer) -> None:
+        self._last.add(transfer, now=time.time(), seconds=time.monotonic() - transfer.began)
         self._counters.add("bytes_upstream", transfer.received)
         if isinstance(transfer.error, DigestMismatch):
             self._counters.add("transfers_wrong")
             spawn(self._engine.conduct.wrong_bytes(transfer.origin.name, str(transfer.digest)), name="conduct")
         elif transfer.error is not None:
             self._counters.add("transfers_failed")
+        else:
+            self._counters.add("transfers_ok")
 
     def reconfigure(self, config: Config) -> None:
         """Raises `EntrepotError`; then nothing has changed."""
@@ -109,6 +114,7 @@ class Service:
     def _flush(self) -> None:
         with suppress(OSError):  # a full disk costs the statistics, nothing else
             self._counters.flush()
+            self._last.flush()
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Takes orders until told to stop, then ends what the workers still wait for."""

@@ -6,6 +6,7 @@ Decides the form and what is loud enough; what is said is decided where it happe
 import json
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, TextIO
@@ -15,7 +16,8 @@ from entrepot.config.model import Log
 _COLOURS: Final = {"debug": "\033[2m", "warning": "\033[33m", "error": "\033[31m", "critical": "\033[31m"}
 _PLAIN: Final = "\033[0m"
 # Libraries that report every connection as news.
-CHATTY: Final = ("mitmproxy", "asyncio", "diskcache", "aiohttp")
+CHATTY: Final = ("asyncio", "diskcache", "aiohttp")
+QUIET: Final = ("mitmproxy",)  # at any level: below a warning it quotes requests, credentials and all
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -25,13 +27,19 @@ class ConsoleFormatter(logging.Formatter):
         super().__init__()
         self._process = process
         self._colour = colour
+        self._second, self._moment = -1, ""
+
+    def moment(self, created: float) -> str:
+        """Local time, to the second."""
+        if (second := int(created)) != self._second:
+            self._second, self._moment = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+        return self._moment
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, unless there is a traceback."""
         level = record.levelname.lower()
         word = f"{_COLOURS[level]}{level}{_PLAIN}" if self._colour and level in _COLOURS else level
-        moment = self.formatTime(record, "%Y-%m-%d %H:%M:%S")
-        text = f"{moment} {word} {self._process}: {one_line(record.getMessage())}"
+        text = f"{self.moment(record.created)} {word} {self._process}: {one_line(record.getMessage())}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
@@ -42,10 +50,14 @@ class JsonFormatter(logging.Formatter):
         super().__init__()
         self._process = process
 
+    def moment(self, created: float) -> str:
+        """UTC, to the millisecond."""
+        return datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds")
+
     def format(self, record: logging.LogRecord) -> str:
         """A line."""
         entry: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": self.moment(record.created),
             "level": record.levelname.lower(),
             "process": self._process,
             "logger": record.name,
@@ -61,6 +73,8 @@ class JsonFormatter(logging.Formatter):
 
 def one_line(text: str) -> str:
     """What comes from outside must not look like another line, nor move the cursor."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
@@ -75,5 +89,7 @@ def configure(log: Log, process: str, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(log.level.upper())
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.NOTSET if log.level == "debug" else logging.WARNING)

@@ -43,6 +43,13 @@ def json_option[**P, R](command: Callable[P, R]) -> Callable[P, R]:
     return click.option("--json", "as_json", is_flag=True, help="Print an object for programs.")(command)
 
 
+def order_options[**P, R](command: Callable[P, R]) -> Callable[P, R]:
+    """--why TEXT and --dry-run of an order, as keyword arguments `why` and `dry_run`."""
+    dry = click.option("--dry-run", is_flag=True, help="Show what would become of it, and change nothing.")
+    why = click.option("--why", default="", metavar="TEXT", help="The reason, for `entrepot history`.")
+    return why(dry(command))
+
+
 def chosen(context: click.Context, path: Path | None) -> Path | None:
     """The file named after the command, else the one named before it."""
     if path is None and isinstance(context.obj, dict):

@@ -5,7 +5,8 @@ refused. A first bind without SO_REUSEPORT finds ports that are in use: with it 
 one user share a port, each with half of the connections.
 
 Decides: falling back to 8443 and 5353 without the right to low ports; stepping around systemd-resolved's stub on
-127.0.0.53; leaving out "::" where there is no IPv6. Everything else is a `PortProblem` that says who is in the way.
+127.0.0.53; leaving out "::" where there is no IPv6; doing without the web page where its port cannot be had. Everything
+else is a `PortProblem` that says who is in the way.
 """
 
 import errno
@@ -21,7 +22,7 @@ from entrepot.cli.holders import Holder, Transport, holders
 from entrepot.config.model import Listen
 from entrepot.errors import EntrepotError
 
-type Service = Literal["https", "dns"]
+type Service = Literal["https", "dns", "web"]
 type Bind = Callable[[str, int, Transport], None]
 """Raises the `OSError` that binding would."""
 
@@ -29,7 +30,7 @@ _log: Final = logging.getLogger("entrepot.supervisor")
 
 STUBS: Final = frozenset(("127.0.0.53", "127.0.0.54"))  # systemd-resolved's own listeners
 UNPRIVILEGED: Final[dict[Service, int]] = {"https": 8443, "dns": 5353}
-_TRANSPORTS: Final[dict[Service, tuple[Transport, ...]]] = {"https": ("tcp",), "dns": ("udp", "tcp")}
+_TRANSPORTS: Final[dict[Service, tuple[Transport, ...]]] = {"https": ("tcp",), "dns": ("udp", "tcp"), "web": ("tcp",)}
 _NO_IPV6: Final = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
 _BACKLOG: Final = 4096  # connections that wait while a worker restarts; net.core.somaxconn cuts it
 _STUB_OFF: Final = (
@@ -53,6 +54,8 @@ class Plan:
     dns_port: int
     notes: tuple[str, ...] = ()
     """What was done otherwise than configured, a line each."""
+    web: tuple[str, ...] = ()
+    web_port: int = 0
 
 
 def try_bind(address: str, port: int, transport: Transport) -> None:
@@ -104,6 +107,18 @@ class _Planner:
             "run as root or with CAP_NET_BIND_SERVICE"
         )
         return claimed, other
+
+    def web(self, addresses: tuple[str, ...], port: int) -> tuple[tuple[str, ...], int]:
+        """As `service`, but what cannot be had is done without: nobody's pulls need it."""
+        if port == 0:
+            return (), 0
+        try:
+            return self._claim("web", addresses, port), port
+        except PermissionError:
+            self.notes.append(f"no right to port {port} (web): no web page and no metrics; set another [listen] web")
+        except PortProblem as refusal:
+            self.notes.append(f"no web page and no metrics: {refusal}")
+        return (), 0
 
     def _claim(self, service: Service, addresses: tuple[str, ...], port: int) -> tuple[str, ...]:
         """Raises `PermissionError`, `PortProblem`."""
@@ -176,7 +191,8 @@ def plan(listen: Listen, *, bind: Bind = try_bind, proc: Path = PROC) -> Plan:
     addresses = planner.usable(listen.address)
     https, https_port = planner.service("https", addresses, listen.https)
     dns, dns_port = planner.service("dns", addresses, listen.dns)
-    return Plan(https, https_port, dns, dns_port, tuple(planner.notes))
+    web, web_port = planner.web(addresses, listen.web)
+    return Plan(https, https_port, dns, dns_port, tuple(planner.notes), web, web_port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +202,11 @@ class Sockets:
     https: tuple[tuple[socket.socket, ...], ...]
     """A socket for each address, for each worker."""
     dns: tuple[socket.socket, ...]
+    web: tuple[socket.socket, ...] = ()
 
     def close(self) -> None:
         """From now on the kernel refuses connections, once the children have closed theirs too."""
-        for sock in (*(sock for worker in self.https for sock in worker), *self.dns):
+        for sock in (*(sock for worker in self.https for sock in worker), *self.dns, *self.web):
             sock.close()
 
 
@@ -197,16 +214,19 @@ def bind_all(wanted: Plan, workers: int) -> Sockets:
     """Binds what is planned. Raises `PortProblem`, `entrepot.dns.sockets.CannotListen`."""
     https: list[tuple[socket.socket, ...]] = []
     if wanted.https_port:
-        https = [tuple(_listening(address, wanted.https_port) for address in wanted.https) for _ in range(workers)]
+        https = [
+            tuple(_listening("https", address, wanted.https_port) for address in wanted.https) for _ in range(workers)
+        ]
     dns: Sequence[socket.socket] = ()
     if wanted.dns_port:
         from entrepot.dns.sockets import bind  # noqa: PLC0415  # not needed where DNS is off
 
         dns = bind(wanted.dns, wanted.dns_port)
-    return Sockets(tuple(https), tuple(dns))
+    web = tuple(_listening("web", address, wanted.web_port) for address in wanted.web)
+    return Sockets(tuple(https), tuple(dns), web)
 
 
-def _listening(address: str, port: int) -> socket.socket:
+def _listening(service: Service, address: str, port: int) -> socket.socket:
     sock = _socket(address, "tcp")
     try:
         sock.setblocking(False)
@@ -216,7 +236,7 @@ def _listening(address: str, port: int) -> socket.socket:
         sock.listen(_BACKLOG)
     except OSError as failure:
         sock.close()
-        raise PortProblem(f"cannot listen on {shown(address, port)} (https): {failure.strerror}") from failure
+        raise PortProblem(f"cannot listen on {shown(address, port)} ({service}): {failure.strerror}") from failure
     return sock
 
 

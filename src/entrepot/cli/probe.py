@@ -46,11 +46,16 @@ def trust(certs: Path) -> ssl.SSLContext:
     return context
 
 
-async def handshake(address: str, port: int, name: str, certs: Path) -> None:
-    """Opens a connection for `name` and closes it. Raises `OSError` (`ssl.SSLError`, `TimeoutError`)."""
+async def handshake(address: str, port: int, name: str, certs: Path) -> float:
+    """Opens a connection for `name` and closes it. Raises `OSError` (`ssl.SSLError`, `TimeoutError`).
+
+    Returns until when (epoch seconds) the certificate counts that was shown.
+    """
     async with asyncio.timeout(TIMEOUT):
         _, writer = await asyncio.open_connection(address, port, ssl=trust(certs), server_hostname=name)
+    shown = writer.get_extra_info("peercert")
     writer.transport.abort()  # nothing was sent, nothing is lost; a polite end would wait for the worker
+    return float(ssl.cert_time_to_seconds(shown["notAfter"]))
 
 
 async def watch(

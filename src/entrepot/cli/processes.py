@@ -29,11 +29,13 @@ class Role:
     """A process there is to be."""
 
     name: str
-    """What it does: "proxy", "dns"."""
+    """What it does: "proxy", "dns", "fetch", "web"."""
     index: int
     """Among those of its kind, from 0."""
     sockets: tuple[int, ...] = ()
     """Descriptors it inherits, under the same numbers."""
+    vital: bool = True
+    """Whether nothing is served without it; else it is started when all else serves, and may fail."""
 
     def __str__(self) -> str:
         return f"{self.name}-{self.index}"

@@ -2,7 +2,8 @@
 
 For when the registry's word has changed and nobody should be served by the old one: a repository turned private, an
 account locked out, a tag that must not be found again. Blobs are shared by repositories and stay until they are the
-least used; nobody gets them under a name that was purged without the registry being asked.
+least used; nobody gets them under a name that was purged without the registry being asked. What was ordered (`entrepot
+hold`) is no knowledge of the registry's, and stays.
 """
 
 import asyncio
@@ -24,6 +25,8 @@ _KINDS: Final = (
     ("member", 1),
     ("classes/tag", 1),
     ("tag", 2),
+    ("history", 2),
+    ("tagged", 1),
     ("list", 2),  # tags/PLACE
     ("list", 3),  # referrers/DIGEST/PLACE
 )
@@ -37,7 +40,7 @@ def is_of(key: str, registry: str, repository: str, tag: str | None, *, whole: b
             continue
         if kind in {"public", "grant"} or whole:
             return True
-        if kind in {"tag", "classes/tag"} and tag is not None:
+        if kind in {"tag", "classes/tag", "history"} and tag is not None:
             return rest.split("/")[1] == tag
     return False
 

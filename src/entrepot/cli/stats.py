@@ -175,8 +175,8 @@ def as_lines(store: Path, held: tuple[int, int], by_role: dict[str, Served], now
         since = f", for {ago(now - one.started)}" if one.started != float("inf") else ""
         yield f"{role:<7} {one.processes} {'process' if one.processes == 1 else 'processes'}{since}"
         for key, value in sorted(one.counters.items()):
-            if not value:
-                continue  # what never happened is no news
+            if not value or "{" in key:
+                continue  # what never happened is no news, and what is counted by labels is for the metrics
             shown = human(value) if key.startswith("bytes") else str(value)
             yield f"  {key:<24} {shown:>12}"
 

@@ -11,7 +11,9 @@ children do is no concern of this module, and what they are told comes from its 
 4. The first SIGTERM or SIGINT drains, the second one kills. Either way the exit is clean: it was asked for. Before a
    drain the children are told that the box leaves, and go on as ever for a time that the caller sets.
 5. A child that was ready and shows no life any more (see `watchdog`) is killed, and so started again.
-6. However the supervisor ends, its children end: their input ends, and the kernel kills them (see `children`).
+6. A role that is not vital is started when all that are serve, so that no start waits for it, and left out, until the
+   configuration changes, if it says that it cannot work.
+7. However the supervisor ends, its children end: their input ends, and the kernel kills them (see `children`).
 """
 
 import logging
@@ -56,6 +58,8 @@ class Plans:
     """No more connections: closes the listening sockets."""
     drain: float
     """Seconds from then until children are killed."""
+    died: Callable[[Role], None] = lambda role: None
+    """A child has died and is going to be started again."""
 
 
 class Supervisor:
@@ -112,7 +116,8 @@ class Supervisor:
     def start(self) -> None:
         """Starts every child. They import what they need; their orders come with `run`."""
         for role in self._plans.roles:
-            self._spawn(role)
+            if role.vital:
+                self._spawn(role)
 
     def run(self) -> int:
         """Gives the orders and watches until told to stop. Returns the exit code."""
@@ -151,10 +156,18 @@ class Supervisor:
             self._check_all_ready()
 
     def _check_all_ready(self) -> None:
-        children = self._children.values()
-        if not self._served and len(children) == len(self._plans.roles) and all(child.ready for child in children):
+        vital = [self._children.get(role) for role in self._plans.roles if role.vital]
+        if not self._served and all(child is not None and child.ready for child in vital):
             self._served = True
             self._plans.serving()
+            self._start_the_others()
+
+    def _start_the_others(self) -> None:
+        """Those that are not vital and do not run."""
+        if self._served and not self._stopping:
+            now = self._clock()
+            missing = [role for role in self._plans.roles if not role.vital and role not in self._children]
+            self._due.update({role: now for role in missing if role not in self._due})
 
     def _signalled(self) -> bool:
         """Acts on signals that have come. False when it makes no sense to go on."""
@@ -183,11 +196,15 @@ class Supervisor:
                 continue
             if status == HOPELESS and not self._served:
                 return False
+            if status == HOPELESS and not role.vital:
+                _log.warning("%s cannot work as it is configured: left out", child)
+                continue
             lived = self._clock() - child.started
             delay = self._backoff[role].after(lived)
             if child.ready:  # it could work: whatever ended it, clients wait for the next one
                 delay = min(delay, _SOON)
             self._due[role] = self._clock() + delay
+            self._plans.died(role)
             fate = child.fate or describe(status)
             _log.error("%s %s after %.1f s; starting it again in %.1f s", child, fate, lived, delay)
         return True
@@ -200,6 +217,7 @@ class Supervisor:
                 child.tell(line)
             else:  # it reads its first line in its own way; a second one has to wait
                 self._outdated[role] = line
+        self._start_the_others()
 
     def _stop(self, number: signal.Signals) -> None:
         if self._stopping:

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -22,7 +23,7 @@ from entrepot.certs.files import ROOT
 from entrepot.cli import banner, logs, ports
 from entrepot.cli.addresses import WILDCARDS, outward_address
 from entrepot.cli.brief import Brief, leave_line, reload_line
-from entrepot.cli.capacity import raise_file_limit, worker_count
+from entrepot.cli.capacity import leave_no_core, raise_file_limit, worker_count
 from entrepot.cli.notify import notify
 from entrepot.cli.options import chosen, config_option
 from entrepot.cli.places import place, prepare
@@ -30,6 +31,7 @@ from entrepot.cli.processes import Role, own_environment
 from entrepot.cli.supervisor import Plans, Supervisor
 from entrepot.config.load import load
 from entrepot.config.model import Config
+from entrepot.counters import Counters
 from entrepot.errors import EntrepotError
 
 _log: Final = logging.getLogger("entrepot.supervisor")
@@ -63,12 +65,15 @@ class Box:
             raise NothingToServe("nothing to serve: listen.https and listen.dns are both 0")
         for note in (*placed.notes, *self.plan.notes):
             _log.warning("%s", note)
-        listen = replace(placed.config.listen, https=self.plan.https_port, dns=self.plan.dns_port)
+        plan = self.plan
+        listen = replace(placed.config.listen, https=plan.https_port, dns=plan.dns_port, web=plan.web_port)
         self.config = replace(placed.config, listen=listen)
         self.workers = worker_count(listen.workers)
         prepare(self.config)
         self._sockets = ports.bind_all(self.plan, self.workers)
-        _forget_counters(self.config.store.path / "run")
+        run = self.config.store.path / "run"
+        _forget_counters(run)
+        self._counters = Counters(run / "supervisor-0.json", started=time.time())
         self._marker = f"entrepot-{secrets.token_hex(4)}"
         self._environ_of_children = own_environment(environ)
 
@@ -82,6 +87,8 @@ class Box:
             found.append(Role("fetch", 0))
         if sockets.dns:
             found.append(Role("dns", 0, tuple(sock.fileno() for sock in sockets.dns)))
+        if sockets.web:
+            found.append(Role("web", 0, tuple(sock.fileno() for sock in sockets.web), vital=False))
         return found
 
     def run(self) -> int:
@@ -96,6 +103,7 @@ class Box:
             leaving=self.leaving,
             stopping=self.stopping,
             drain=self.config.listen.drain + _LAST_WORDS,
+            died=self.died,
         )
         with Supervisor(plans) as supervisor:
             supervisor.start()
@@ -172,6 +180,12 @@ class Box:
         useful = dns.fail_open and self.plan.dns_port and self.plan.https_port
         return leave_line(), dns.drain if useful else 0.0
 
+    def died(self, role: Role) -> None:
+        """For the statistics, beside those of the children."""
+        self._counters.add(f"restarts_{role.name}")
+        with suppress(OSError):  # a full disk costs the statistics, nothing else
+            self._counters.flush()
+
     def stopping(self) -> None:
         """No connection is taken from now on."""
         self._sockets.close()
@@ -224,4 +238,5 @@ def up(context: click.Context, config_path: Path | None) -> int:
     """
     os.umask(_UMASK)
     raise_file_limit()
+    leave_no_core()
     return Box(chosen(context, config_path), os.environ).run()

@@ -181,6 +181,12 @@ def _parse_pattern(text: str) -> str:
     return text
 
 
+def _parse_images(text: str) -> str:
+    if not _PATTERN.fullmatch(text) or ("*" not in text and "/" not in text) or text.endswith((":", "/")):
+        raise ValueError('must be REGISTRY/REPOSITORY or REGISTRY/REPOSITORY:TAG, with "*" for any text')
+    return text
+
+
 def table_kind[T](key: Callable[[str], str], item: Kind[T]) -> Kind[tuple[tuple[str, T], ...]]:
     """A table of `item` by name, in its order; in an environment variable NAME=VALUE, comma separated."""
 
@@ -257,6 +263,7 @@ BOOL: Final = bool_kind()
 DURATION: Final = DURATION_KIND
 LIFETIME: Final = text_kind(_parse_lifetime, _show_lifetime)
 TAG_TTLS: Final = table_kind(_parse_pattern, LIFETIME)
+IMAGES: Final = text_kind(_parse_images)
 SIZE: Final = text_kind(values.parse_size, values.show_size)
 SOME_SIZE: Final = text_kind(_parse_some, values.show_size)
 RATE: Final = text_kind(values.parse_rate, values.show_rate)

@@ -19,6 +19,10 @@ from entrepot.config.values import Endpoint, Network, Share, Size
 STATE: Final = Path("/var/lib/entrepot")
 _AUTO_ENDPOINTS: Final = nonempty(list_kind(or_word("auto", kinds.ENDPOINT)))
 _PREFETCH: Final = kinds.enum_kind("off", "layers", "tags")
+_HISTORY: Final = kinds.int_kind(1, 10_000, "a whole number from 1 to 10000")
+_NEW_TAGS: Final = kinds.enum_kind("track", "hold")
+_IMAGES: Final = list_kind(kinds.IMAGES)
+_AUDIENCE: Final = kinds.enum_kind("loopback", "allowed", "nobody")
 _SHARE: Final = kinds.enum_kind("off", "public")
 
 
@@ -83,6 +87,14 @@ class Policy:
     public_ttl: float = setting(86400.0, kinds.DURATION)
     outage_grace: float = setting(7 * 86400.0, kinds.DURATION)
     prefetch: str = setting("layers", _PREFETCH)
+    history: int = setting(100, _HISTORY)
+    """Moves that are remembered of a tag."""
+    new_tags: str = setting("track", _NEW_TAGS)
+    cooldown: float = setting(0.0, kinds.DURATION)
+    """How long a move of a tag waits before clients get it."""
+    allow: tuple[str, ...] = setting((), _IMAGES)
+    """Patterns of what alone may be pulled; none = everything."""
+    deny: tuple[str, ...] = setting((), _IMAGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +123,11 @@ class Web:
     """The status page and the admin API."""
 
     admin_token_file: Path | None = setting(None, or_empty(kinds.PATH))
+    allow: tuple[Network | str, ...] = setting(("private",), nonempty(list_kind(kinds.NETWORK)))
+    hosts: tuple[str, ...] = setting((), list_kind(kinds.HOST))
+    """Names this box goes by, besides its addresses and its own host name."""
+    private_images: str = setting("loopback", _AUDIENCE)
+    """Who is shown the names of images that are not known to be public."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +159,11 @@ class RegistryEntry:
     public_ttl: float | None = optional(kinds.DURATION)
     outage_grace: float | None = optional(kinds.DURATION)
     prefetch: str | None = optional(_PREFETCH)
+    history: int | None = optional(_HISTORY)
+    new_tags: str | None = optional(_NEW_TAGS)
+    cooldown: float | None = optional(kinds.DURATION)
+    allow: tuple[str, ...] | None = optional(_IMAGES)
+    deny: tuple[str, ...] | None = optional(_IMAGES)
     bandwidth: int | None = optional(kinds.RATE)
     """Bytes per second over all transfers from it, within [upstream] bandwidth; 0 = no limit of its own."""
 

@@ -49,8 +49,14 @@ class Admission:
 
     def admits(self, request: PullRequest, repository: str) -> Reason | None:
         """Why this request may read the repository without the registry being asked; None: it must be."""
+        return self._admits(request, repository, grace=request.identity.grace or self._is_out(request))
+
+    def admits_of_late(self, request: PullRequest, repository: str) -> Reason | None:
+        """The same as in an outage, where the registry can be asked, and has nothing to say of it any more."""
+        return self._admits(request, repository, grace=True)
+
+    def _admits(self, request: PullRequest, repository: str, *, grace: bool) -> Reason | None:
         registry, identity = request.registry, request.identity
-        grace = identity.grace or self._is_out(request)
         if self._access.is_public(registry.name, repository, self._public_ttl(request, grace=grace)):
             return "public"
         ttl = self.policy.outage_grace(registry) if grace else self.policy.access_ttl(registry)

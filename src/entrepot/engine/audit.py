@@ -12,6 +12,7 @@ Who may have what is decided by `admission`.
 """
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 from entrepot.engine.admission import Admission
@@ -21,10 +22,11 @@ from entrepot.pairs import write
 from entrepot.registry.digests import Digest
 from entrepot.registry.routes import BlobRoute, ManifestRoute
 
-_log: Final = logging.getLogger("entrepot.audit")
+LOG: Final = logging.getLogger("entrepot.audit")
+HEAD: Final = "admitted"
 SERVED: Final = frozenset({200, 206, 304})
 FINGERPRINT: Final = 16  # characters of an HMAC: enough to tell any number of accounts apart
-REMEMBERED: Final = frozenset({"hit", "stale", "joined"})  # verdicts for which the registry was not asked
+REMEMBERED: Final = frozenset({"hit", "stale", "joined", "held"})  # verdicts for which the registry was not asked
 
 
 class Audit:
@@ -35,15 +37,20 @@ class Audit:
 
     def note(self, request: PullRequest, answer: Answer) -> None:
         """After it is decided, before a byte is sent."""
+        if (fields := self.fields(request, answer)) is not None:
+            write(LOG, fields, HEAD)
+
+    def fields(self, request: PullRequest, answer: Answer) -> Mapping[str, object] | None:
+        """What the line says; None if none is due."""
         repository = getattr(request.route, "repository", None)
         if answer.status not in SERVED or answer.admitted == "public" or not isinstance(repository, str):
-            return
+            return None
         if self._admission.is_public(request, repository):
-            return
+            return None
         private = self._admission.is_private(request, repository)
         if request.identity.anonymous and not private:
-            return  # what nobody's rights are enough for is public
-        fields: dict[str, object] = {
+            return None  # what nobody's rights are enough for is public
+        return {
             "client": request.client,
             "registry": request.registry.name,
             "repository": repository,
@@ -54,7 +61,6 @@ class Audit:
             "verdict": answer.verdict,
             "status": answer.status,
         }
-        write(_log, fields, "admitted")
 
     def _ground(self, request: PullRequest, answer: Answer, repository: str) -> str:
         reason = answer.admitted or self._admission.admits(request, repository) or ""

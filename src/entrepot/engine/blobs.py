@@ -16,6 +16,7 @@ from entrepot.engine.bodies import DistantBody, GrowingBody, HeldBody, PassingBo
 from entrepot.engine.errands import Errands
 from entrepot.engine.fields import API_VERSION, BLOB_TYPE, FOR_EVER, matches_etag, of_content
 from entrepot.engine.flights import Flights
+from entrepot.engine.indistinct import ask_in_vain
 from entrepot.engine.messages import Answer, Body, PullRequest, Refused, Verdict
 from entrepot.engine.policy import Policy
 from entrepot.engine.prefetch import Prefetch
@@ -34,6 +35,9 @@ from entrepot.upstream.transfer import Transfer
 from entrepot.upstream.transfers import ATTEMPTS, Transfers
 
 FAR: Final = 4 << 20  # bytes ahead of a growing blob from which a range is asked for separately
+
+NO: Final = frozenset({401, 403, 404})
+"""What a registry answers a HEAD when it means it; else it may be that it knows no HEAD."""
 
 
 class Blobs:
@@ -78,7 +82,12 @@ class Blobs:
             return await self._serve(request, route, "hit" if admitted else "proved", admitted or "checked")
         if request.method == "HEAD":
             return await self._head_unheld(request, route)
-        return await self._fetch(request, route)
+        try:
+            return await self._fetch(request, route)
+        except Refused:
+            referrer = self._referrer(request, route)
+            await ask_in_vain(self._errands, self._upstreams, request, route.repository, referrer)
+            raise
 
     def _store_has(self, digest: Digest) -> bool:
         if self._transfers.running(digest) is not None:
@@ -250,8 +259,11 @@ class Blobs:
         async def ask(one: PullRequest) -> None:
             try:
                 await self._upstreams.head(one)
-            except HeadRefused:
-                await self._upstreams.get_allowed(one)
+            except HeadRefused as refusal:
+                if request.method == "HEAD" or refusal.status not in NO:
+                    await self._upstreams.get_allowed(one)
+                else:  # the same way as what is not held: else the time of a refusal would tell (DESIGN rule 3)
+                    await self._transfers.ask(BlobSource(self._upstreams, one))
 
         async def prove() -> None:
             _, asked = await self._errands.asking(request, route.repository, self._referrer(request, route), ask)

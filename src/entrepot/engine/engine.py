@@ -1,17 +1,19 @@
 """A pull request in, an answer out."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from entrepot.cache.forgiving import Forgiving
 from entrepot.cache.interface import BlobStore, Records, StoreError
+from entrepot.engine import rules
 from entrepot.engine.access import Access
 from entrepot.engine.admission import Admission
 from entrepot.engine.audit import Audit
 from entrepot.engine.blobs import Blobs
 from entrepot.engine.conduct import Conduct
 from entrepot.engine.errands import Errands
+from entrepot.engine.gathering import Gathering
 from entrepot.engine.hashing import Busy
 from entrepot.engine.lists import Lists
 from entrepot.engine.manifests import Manifests
@@ -82,11 +84,15 @@ class Engine:
         prefetch = Prefetch(blobs, records, self._admission, transfers, self._upstreams, errands)
         self._lists = Lists(records, self._admission, self._upstreams, patience, policy, clock)
         self._blobs = Blobs(blobs, transfers, self._admission, self._upstreams, errands, policy, prefetch, clock)
+        gathering = Gathering(records, blobs, self._manifests.answer, self._lists.answer, prefetch.blob, clock)
+        self._manifests.controlled.on_held = gathering.begin
         self.reconfigure(policy)
 
     def reconfigure(self, policy: Policy) -> None:
         """From the next request on."""
-        self._manifests.policy = self._blobs.policy = self._lists.policy = self._admission.policy = policy
+        self._policy = policy
+        self._manifests.reconfigure(policy)
+        self._blobs.policy = self._lists.policy = self._admission.policy = policy
         self.reception.reconfigure(policy)
         self._upstreams.passes.reload()
         self._bandwidth.reconfigure(policy.bandwidth, policy.workers)
@@ -95,6 +101,10 @@ class Engine:
     async def close(self) -> None:
         """Ends what runs in the background of its own; transfers, client and store are the caller's."""
         await self.health.close()
+
+    def audited(self, request: PullRequest, answer: Answer) -> Mapping[str, object] | None:
+        """What the audit log says each time that this answer is given to this request; None if nothing."""
+        return self._audit.fields(request.of(self.reception.known(request)), answer)
 
     async def changed(self, registry: Registry, route: ManifestRoute) -> None:
         """Upstream has just accepted a push, or a deletion, of this manifest (DESIGN rule 9)."""
@@ -132,6 +142,10 @@ class Engine:
             return failure(e)
 
     async def _answer(self, request: PullRequest) -> Answer:
+        if (
+            refusal := rules.refusal(self._policy, self._manifests.history, request.registry, request.route)
+        ) is not None:
+            return refusal
         match request.route:
             case BlobRoute() as route:
                 return await self._blobs.answer(request, route)

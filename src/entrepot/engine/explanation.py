@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from entrepot.cache.interface import Records
 from entrepot.engine.access import Access
+from entrepot.engine.dated import Dated, dated
 from entrepot.engine.heldmanifests import held_manifest
+from entrepot.engine.history import History, at
+from entrepot.engine.pins import Pins
 from entrepot.engine.policy import Policy
+from entrepot.engine.rules import reason
 from entrepot.engine.tags import TagRecord
 from entrepot.registry.catalogue import Registry
 from entrepot.registry.digests import Digest
@@ -53,6 +58,19 @@ class Tag:
     checked: float  # epoch seconds
     moved: float  # epoch seconds
     fresh_until: float  # epoch seconds; until then upstream is not asked
+    awaits: str = ""  # the digest that upstream has, and that has to wait (`cooldown`)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Why the tag does not move."""
+
+    digest: str  # "" = held as it is first seen
+    at: float  # epoch seconds
+    by: str
+    why: str
+    source: str  # the pattern it follows from; "" = an order about this very tag
+    pending: bool  # it moves on at the next pull
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +96,9 @@ class Explanation:
     manifests: tuple[Manifest, ...]
     readers: Readers
     down: str  # why upstream counts as down; "" if it does not
+    order: Order | None = None
+    named: str = ""  # the tag of which this is the name at a time; then `tags` is what that was
+    denied: str = ""  # why nobody gets it
 
     @property
     def held(self) -> bool:
@@ -100,13 +121,18 @@ class Explainer:
     ) -> None:
         self._records, self._policy, self._clock = records, policy, clock
         self._has_blob, self._down = has_blob, down
-        self._access = Access(records, clock)
+        self._access, self._pins, self._history = Access(records, clock), Pins(records), History(records)
 
     def explain(self, registry: Registry, image: ImageReference) -> Explanation:
         """All that is known."""
         name, repository = registry.name, image.repository
         tags = () if image.tag is None else tuple(self._tags(registry, repository, image.tag))
-        wanted = [image.digest] if image.digest else [Digest.parse(tag.digest) for tag in tags]
+        named = ""
+        if not tags and image.tag and (then := dated(image.tag)) and (was := self._then(registry, repository, then)):
+            named, tags = then.tag, (was,)
+        pin = self._pins.of(name, repository, image.tag) if image.tag and not image.digest else None
+        digests = [pin.digest] if pin is not None and pin.digest else [tag.digest for tag in tags]
+        wanted = [image.digest] if image.digest else [Digest.parse(one) for one in digests]
         manifests: dict[str, Manifest] = {}
         for digest in dict.fromkeys(wanted):
             for one in self._manifests(name, repository, digest):
@@ -119,7 +145,22 @@ class Explainer:
             tuple(manifests.values()),
             self._readers(registry, repository),
             self._down(registry.upstream),
+            Order(pin.digest, pin.at, pin.by, pin.why, pin.source, pin.pending) if pin is not None else None,
+            named,
+            self._denied(registry, image),
         )
+
+    def _denied(self, registry: Registry, image: ImageReference) -> str:
+        denied, allowed = self._policy.denied(registry), self._policy.allowed(registry)
+        name = registry.name, image.repository, image.reference
+        return reason(denied, allowed, *name, self._history.tags_of) if denied or allowed else ""
+
+    def _then(self, registry: Registry, repository: str, then: Dated) -> Tag | None:
+        """What the tag was, by the history of any class of `Accept`."""
+        base = f"tag/{registry.name}/{repository}/{then.tag}/"
+        found = [at(self._history.moves(key), then.until) for key, _ in self._records.scan(base)]
+        move = max((one for one in found if one), key=lambda one: one.taken, default=None)
+        return None if move is None else Tag(move.digest, move.media_type, move.last, move.taken, inf)
 
     def _tags(self, registry: Registry, repository: str, tag: str) -> Iterator[Tag]:
         ttl = self._policy.tag_ttl(registry, repository, tag)
@@ -127,7 +168,8 @@ class Explainer:
         for _, value in self._records.scan(f"tag/{registry.name}/{repository}/{tag}/"):
             if (record := TagRecord.load(value)) is None:
                 continue
-            one = Tag(str(record.digest), record.media_type, record.checked, record.moved, record.checked + ttl)
+            fresh = record.checked + ttl
+            one = Tag(str(record.digest), record.media_type, record.checked, record.moved, fresh, record.awaits)
             known = found.get(one.digest)
             if known is None or known.checked < one.checked:
                 found[one.digest] = one

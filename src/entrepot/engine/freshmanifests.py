@@ -9,6 +9,7 @@ from entrepot.engine.admission import Admission
 from entrepot.engine.errands import Errands
 from entrepot.engine.flights import Flights
 from entrepot.engine.heldmanifests import keep_manifest, note_belonging
+from entrepot.engine.keeping import Keeping
 from entrepot.engine.messages import Answer, PullRequest, Refused
 from entrepot.engine.upstreams import Upstreams
 from entrepot.registry.digests import Digest
@@ -30,6 +31,7 @@ class FreshManifests:
 
     def __init__(self, records: Records, admission: Admission, upstreams: Upstreams, errands: Errands) -> None:
         self._records, self._admission, self._upstreams, self._errands = records, admission, upstreams, errands
+        self._keeping = Keeping(records)
         self._fetches: Flights[tuple[str, ...], Fetched] = Flights("manifest")
 
     async def fetch(self, request: PullRequest, route: ManifestRoute) -> Fetched:
@@ -60,6 +62,7 @@ class FreshManifests:
             body, media_type, digest = await self._upstreams.manifest(request, route)
             await self._admission.accepted(request, route.repository, digest)
             await keep_manifest(self._records, digest, body, media_type)
+            await self._keeping.follow(digest, body, media_type)
             await note_belonging(self._admission, request, route.repository, digest, body, media_type)
             return digest, body, media_type
 

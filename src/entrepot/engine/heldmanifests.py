@@ -58,7 +58,8 @@ def reply(
     admitted: str = "checked",
 ) -> Answer:
     """A manifest, as the answer to a request."""
-    status = "fwd=miss; stored" if verdict == "miss" else "hit" if verdict != "stale" else "hit; detail=stale"
+    details = {"stale": "; detail=stale", "held": "; detail=held"}
+    status = "fwd=miss; stored" if verdict == "miss" else f"hit{details.get(verdict, '')}"
     fields = of_content(digest, media_type, status=status, age=age)
     if verdict == "stale":
         fields.extend(STALE)

@@ -3,21 +3,27 @@
 Decides when a tag's record is believed, when it is checked and what a client gets meanwhile. A manifest is verified
 before its first byte is sent (docker, podman, skopeo and crane do not check what a tag gives them themselves).
 
-A tag that has moved is remembered with its new digest only once that manifest is held: until then the old one is what
-a client can still have when upstream throttles or goes away (DESIGN rules 5 and 6).
+A tag that has moved is remembered with its new digest only once that is to be taken up (`uptake`): until then the old
+one is what a client can still have when upstream throttles or goes away (DESIGN rules 5 to 7). What is held by an
+order, or asked for by a date, is decided before, by `controlled`.
 """
 
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from typing import Final
 
 from entrepot.cache.interface import Records
 from entrepot.engine.admission import REFUSALS, Admission
+from entrepot.engine.controlled import Controlled
+from entrepot.engine.digestmanifests import DigestManifests
 from entrepot.engine.errands import Errands
 from entrepot.engine.fields import of_content
 from entrepot.engine.flights import Flights
 from entrepot.engine.freshmanifests import FreshManifests, question_of
 from entrepot.engine.heldmanifests import held_manifest, note_belonging, reply
+from entrepot.engine.history import History
 from entrepot.engine.messages import Answer, PullRequest, Refused, Verdict
 from entrepot.engine.negatives import TTL as ABSENT_FOR
 from entrepot.engine.negatives import Negatives
@@ -26,6 +32,7 @@ from entrepot.engine.policy import Policy
 from entrepot.engine.publicness import NOT_FOUND, SAYS_NO
 from entrepot.engine.tags import NO_SIZE, TagRecord, Tags
 from entrepot.engine.upstreams import HeadRefused, Upstreams, trouble
+from entrepot.engine.uptake import AskedTag, Uptake
 from entrepot.errors import EntrepotError
 from entrepot.headers import Headers
 from entrepot.registry.catalogue import Registry
@@ -34,17 +41,7 @@ from entrepot.registry.routes import ManifestRoute
 from entrepot.tasks import spawn
 from entrepot.upstream.errors import UpstreamError
 
-
-@dataclass(frozen=True, slots=True)
-class _Tag:
-    """One question for a tag, and what is known of it."""
-
-    request: PullRequest
-    route: ManifestRoute
-    tag: str
-    key: str  # of its record
-    record: TagRecord | None
-    admitted: str  # why the asker may have what is held; "" until upstream is asked
+WAITING: Final[tuple[Verdict, str]] = ("held", "cooldown")
 
 
 class Manifests:
@@ -67,19 +64,43 @@ class Manifests:
         self._absent = Negatives(clock)
         self._checks: Flights[tuple[str, ...], TagRecord | None] = Flights("check")
         self._fresh = FreshManifests(records, admission, upstreams, errands)
+        self._digests = DigestManifests(records, admission, upstreams, errands, self._fresh)
+        self.history = History(records)
+        self.controlled = Controlled(records, self.tags, self.history, self._by_digest, policy, clock)
+        self._uptake = Uptake(
+            self.tags,
+            self.history,
+            policy,
+            is_held=lambda digest: self._held(digest) is not None,
+            is_pushed=lambda asked: self._has_changed(asked.request, asked.route),
+        )
+
+    def reconfigure(self, policy: Policy) -> None:
+        """From the next request on."""
+        self.policy = self.controlled.policy = self._uptake.policy = policy
 
     async def answer(self, request: PullRequest, route: ManifestRoute) -> Answer:
         """Raises `Refused`, `UpstreamError`, `StoreError`."""
+        try:
+            if isinstance(route.reference, Digest):
+                return await self._plainly(request, route)
+            tracked = partial(self._plainly, request, route)
+            return await self.controlled.answer(request, route, route.reference, tracked)
+        except Refused as refusal:
+            await self._admission.refused(request, route.repository, refusal.answer.status)
+            raise
+
+    async def _plainly(self, request: PullRequest, route: ManifestRoute) -> Answer:
+        """As nothing but upstream, and what is held, would have it."""
         question = question_of(request, route)
         if (absent := self._absent.get(question)) is not None and not self._has_changed(request, route):
             return absent
         try:
             if isinstance(route.reference, Digest):
-                return await self._unless_out(request, self._by_digest(request, route, route.reference))
+                return await self._by_digest(request, route, route.reference)
             return await self._by_tag(request, route, route.reference)
         except Refused as refusal:
             self._absent.note(question, refusal.answer)
-            await self._admission.refused(request, route.repository, refusal.answer.status)
             raise
 
     async def changed(self, registry: Registry, route: ManifestRoute) -> None:
@@ -92,42 +113,22 @@ class Manifests:
         """In any process, since an absence that is remembered here."""
         return self._records.get(f"changed/{request.registry.name}{route.path}") is not None
 
-    # by digest
-
-    async def _by_digest(self, request: PullRequest, route: ManifestRoute, digest: Digest) -> Answer:
-        held = self._held(digest)
-        verdict: Verdict = "hit"
-        admitted: str = self._admission.admits(request, route.repository) or ""
-        if held is not None and not (admitted and self._admission.belongs(request, route.repository, digest)):
-            try:
-                _, asked = await self._errands.asking(request, route.repository, digest, self._upstreams.head)
-            except HeadRefused:
-                held = None  # let the GET say how
-            except UpstreamError:  # which may have shown that the registry is gone, and then an older yes counts
-                admitted = self._admission.admits(request, route.repository) or ""
-                if not (admitted and self._admission.belongs(request, route.repository, digest)):
-                    raise
-                verdict = "stale"
-            else:
-                verdict, admitted = "proved", "checked" if asked is request else "public"
-                await self._admission.accepted(asked, route.repository, digest)
-        if held is not None:
-            await note_belonging(self._admission, request, route.repository, digest, *held)
-            return reply(request, digest, *held, verdict, "held", admitted=admitted)
-        if request.method == "HEAD":
-            return await self._fresh.head(request, route)
-        _, body, media_type = await self._fresh.fetch(request, route)
-        return reply(request, digest, body, media_type, "miss", "fetched")
+    async def _by_digest(
+        self, request: PullRequest, route: ManifestRoute, digest: Digest, *, kept: bool = False
+    ) -> Answer:
+        return await self._unless_out(request, self._digests.answer(request, route, digest, kept=kept))
 
     # by tag
 
     async def _by_tag(self, request: PullRequest, route: ManifestRoute, tag: str) -> Answer:
         now, key = self._clock(), self.tags.key(request, route)
         admitted = self._admission.admits(request, route.repository) or ""
-        asked = _Tag(request, route, tag, key, self.tags.get(key), admitted)
+        asked = AskedTag(request, route, tag, key, self.tags.get(key), admitted)
+        if asked.record is None and self.policy.cooldown_of(request.registry):
+            asked = replace(asked, record=self._given_to_others(asked))
         record = asked.record if admitted else None
         if record and 0 <= now - record.checked < self.policy.tag_ttl(request.registry, route.repository, tag):
-            return await self._of_record(asked, record, "hit", "fresh")
+            return await self._of_record(asked, record, *(WAITING if record.awaits else ("hit", "fresh")))
         spare = record if record and self._held(record.digest) else None
         if spare and (at_once := self._unasked(asked, spare)) is not None:
             return await self._of_record(asked, spare, *at_once)
@@ -150,7 +151,7 @@ class Manifests:
     async def _unless_out(self, request: PullRequest, question: Coroutine[object, object, Answer]) -> Answer:
         return await self._patience.unless_out(request.registry.name, [request.registry.upstream], question)
 
-    def _admitted_meanwhile(self, asked: _Tag) -> TagRecord | None:
+    def _admitted_meanwhile(self, asked: AskedTag) -> TagRecord | None:
         """What is held, if an older yes counts now: this very question has shown that the registry is gone."""
         if self._admission.admits(asked.request, asked.route.repository) is None:
             return None
@@ -158,7 +159,7 @@ class Manifests:
             return asked.record
         return self._given_to_others(asked)
 
-    def _unasked(self, asked: _Tag, spare: TagRecord) -> tuple[Verdict, str] | None:
+    def _unasked(self, asked: AskedTag, spare: TagRecord) -> tuple[Verdict, str] | None:
         """Verdict and reason for what is held, if nobody waits for upstream; None if the client does."""
         request = asked.request
         if self._upstreams.is_down(request):
@@ -171,12 +172,12 @@ class Manifests:
             return "hit", "being checked"
         return None
 
-    def _served_for(self, asked: _Tag) -> float:
+    def _served_for(self, asked: AskedTag) -> float:
         """For how many seconds after a check nobody waits for the next one."""
         ttl = self.policy.tag_ttl(asked.request.registry, asked.route.repository, asked.tag)
         return ttl + self.policy.stale_while(asked.request.registry)
 
-    async def _refresh(self, asked: _Tag) -> None:
+    async def _refresh(self, asked: AskedTag) -> None:
         """A check that nobody waits for. If the tag is gone, the next one who asks hears it from upstream."""
         with suppress(EntrepotError):
             try:
@@ -187,12 +188,12 @@ class Manifests:
                     due = replace(asked.record, checked=self._clock() - self._served_for(asked))
                     await self.tags.put(asked.key, asked.request, asked.route, due)
 
-    def _given_to_others(self, asked: _Tag) -> TagRecord | None:
+    def _given_to_others(self, asked: AskedTag) -> TagRecord | None:
         """What askers with another `Accept` have, if this one takes it: better than nothing."""
         found = self.tags.others(asked.request, asked.route)
         return next((record for record in found if self._held(record.digest)), None)
 
-    async def _by_asking(self, asked: _Tag, *, spare: bool) -> Answer:
+    async def _by_asking(self, asked: AskedTag, *, spare: bool) -> Answer:
         """As upstream has it now. Raises what keeps it from saying; `spare`: there is something else to serve then.
 
         For what anyone may have and is held a client need not have a credential, nor one that is still good.
@@ -208,7 +209,7 @@ class Manifests:
                     raise
         return await self._by_asking_as_nobody(asked)
 
-    async def _by_asking_as_nobody(self, asked: _Tag) -> Answer:
+    async def _by_asking_as_nobody(self, asked: AskedTag) -> Answer:
         """With nobody's rights; where these are not enough any more, upstream's answer to the client itself."""
         if (request := await self._errands.of_nobody(asked.request)) is not None:
             try:
@@ -222,7 +223,7 @@ class Manifests:
             return await self._fresh.head(request, asked.route)
         return await self._first_get(replace(asked, request=request))
 
-    async def _by_asking_as(self, asked: _Tag, *, spare: bool) -> Answer:
+    async def _by_asking_as(self, asked: AskedTag, *, spare: bool) -> Answer:
         request = asked.request
         if asked.record is None and request.method == "GET":
             return await self._first_get(asked)
@@ -241,12 +242,14 @@ class Manifests:
             return await self._first_get(asked)
         same = asked.record is not None and asked.record.digest == current.digest
         awaited = asked.record is not None and not self._held(current.digest)
+        if current.awaits:
+            return await self._of_record(asked, current, *WAITING)
         answer = await self._of_record(asked, current, "revalidated" if same else "miss", "checked")
         if awaited and self._held(current.digest):
-            await self.tags.put(asked.key, request, asked.route, current)
+            await self._uptake.take(asked, current, "check")
         return answer
 
-    async def _check(self, asked: _Tag) -> TagRecord | None:
+    async def _check(self, asked: AskedTag) -> TagRecord | None:
         """A conditional HEAD of the tag: free of Docker Hub's quota. It proves access as well."""
         request, record, repository = asked.request, asked.record, asked.route.repository
         more = [("If-None-Match", f'"{record.digest}"')] if record else []
@@ -264,25 +267,25 @@ class Manifests:
             media_type = fields.get("content-type", "")
             length = fields.get("content-length", "")
             size = int(length) if length.isdigit() else NO_SIZE
-        current = TagRecord(digest, media_type, size, now, now)
-        if record and record.digest != digest and self._held(record.digest) and not self._held(digest):
-            return current
-        return await self.tags.put(asked.key, request, asked.route, current)
+        return await self._uptake.settle(asked, TagRecord(digest, media_type, size, now, now), "check")
 
-    async def _first_get(self, asked: _Tag) -> Answer:
+    async def _first_get(self, asked: AskedTag) -> Answer:
         """The tag itself, fetched: one round trip instead of a HEAD and a GET, as a direct pull has it."""
         digest, body, media_type = await self._fresh.fetch(asked.request, asked.route)
         now = self._clock()
-        await self.tags.put(asked.key, asked.request, asked.route, TagRecord(digest, media_type, len(body), now, now))
+        settled = await self._uptake.settle(asked, TagRecord(digest, media_type, len(body), now, now), "pull")
+        if settled.awaits:
+            return await self._of_record(asked, settled, *WAITING)
         return reply(asked.request, digest, body, media_type, "miss", "fetched", age=0)
 
-    async def _of_record(self, asked: _Tag, record: TagRecord, verdict: Verdict, why: str) -> Answer:
+    async def _of_record(self, asked: AskedTag, record: TagRecord, verdict: Verdict, why: str) -> Answer:
         request, repository = asked.request, asked.route.repository
         age = self._clock() - record.checked
         held = self._held(record.digest)
         if held is not None:
             await note_belonging(self._admission, request, repository, record.digest, *held)
-            admitted = asked.admitted if verdict in {"hit", "stale"} or request.asks != "client" else "checked"
+            known = verdict in {"hit", "stale", "held"} or request.asks != "client"
+            admitted = asked.admitted if known and asked.admitted else "checked"
             return reply(request, record.digest, *held, verdict, why, age=age, admitted=admitted)
         if request.method == "HEAD":
             fields = of_content(record.digest, record.media_type, status="hit; detail=record", age=age)

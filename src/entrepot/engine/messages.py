@@ -9,11 +9,14 @@ from entrepot.headers import Headers
 from entrepot.registry.catalogue import Registry
 from entrepot.registry.routes import Route, TokenRoute
 
-type Verdict = Literal["hit", "proved", "revalidated", "miss", "joined", "stale", "pass", "refused", "failed"]
+type Verdict = Literal[
+    "hit", "proved", "revalidated", "miss", "joined", "held", "stale", "pass", "denied", "refused", "failed"
+]
 """Why an answer is what it is: `hit` and `proved` (upstream was asked only whether the client may) come from the
 store, `revalidated` too, after upstream confirmed the tag; `miss` was fetched; `joined` reads along with a transfer
-that was under way; `stale` is held and could not be checked; `pass` is upstream's own answer, relayed; `refused` is
-upstream's refusal, passed on; `failed` is our own error."""
+that was under way; `held` comes from the store because the tag is not to move, or not yet; `stale` could not be
+checked; `pass` is upstream's own answer, relayed; `denied` is what this box gives to nobody; `refused` is upstream's
+refusal, passed on; `failed` is our own error."""
 
 
 type InNameOf = Literal["client", "nobody", "box"]

@@ -9,6 +9,7 @@ Where credentials come from is `credentials`'; what is asked with a pass, and wh
 here.
 """
 
+import asyncio
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from entrepot.registry.catalogue import Registry
 from entrepot.registry.challenges import Challenge, InvalidChallenge, parse_challenges
 from entrepot.upstream.client import UpstreamClient
 from entrepot.upstream.errors import InvalidResponse, UpstreamError
-from entrepot.upstream.redirects import origin
+from entrepot.upstream.redirects import host_of, origin
 from entrepot.upstream.response import Response
 
 type Who = Literal["nobody", "box"]
@@ -35,6 +36,7 @@ type _Key = tuple[str, Who, str]
 MAX_ANSWER: Final = 1 << 20  # bytes of a token service's
 MARGIN: Final = 0.1  # of its life, before the end of a token, in which it is not used any more
 SHUT: Final = 60.0  # seconds
+TOKEN_SECONDS: Final = 5.0  # for a token of an errand's: a client waits, and has a way of its own
 MAX_KNOWN: Final = 4096
 CLIENT_ID: Final = "entrepot"
 
@@ -137,8 +139,13 @@ class Passes:
         try:
             self._check(registry, url)
             method, url, headers, body = _asked(request, url, claim)
-            async with self._client.open(method, url, headers, ca=registry.ca, body=body) as response:
+            async with (
+                asyncio.timeout(TOKEN_SECONDS),
+                self._client.open(method, url, headers, ca=registry.ca, body=body) as response,
+            ):
                 return await self._read(registry, claim, response)
+        except TimeoutError:
+            raise NoPass(host_of(url), f"no token within {TOKEN_SECONDS:g} s") from None
         except UpstreamError as e:
             raise NoPass(e.host, e.cause) from e
 

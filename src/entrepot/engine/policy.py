@@ -3,10 +3,9 @@
 What a registry says otherwise is in the `Registry` of the catalogue.
 """
 
-import re
 from dataclasses import dataclass
-from functools import lru_cache
 
+from entrepot.engine.patterns import matcher
 from entrepot.registry.catalogue import Registry
 
 
@@ -21,6 +20,11 @@ class Policy:
     public: float = 86400.0  # seconds
     grace: float = 7 * 86400.0  # seconds
     prefetch: bool = True  # the other layers of an image are fetched when a client asks for the first one
+    history: int = 100  # moves that are remembered of a tag
+    new: str = "track"  # what becomes of a tag that is seen for the first time; "hold": it stays what it is
+    cooldown: float = 0.0  # seconds that a tag stays what it was after upstream was first seen to have moved it
+    allow: tuple[str, ...] = ()  # patterns of what may be pulled; none: everything
+    deny: tuple[str, ...] = ()  # patterns of what may not
     attempts: int = 5  # in a row without a byte, before a transfer ends
     bandwidth: int = 0  # bytes of blobs per second from all registries together, for the box; 0 for no cap
     workers: int = 1  # processes that divide the caps when the one that fetches is away
@@ -30,7 +34,7 @@ class Policy:
         if patterns := (self.tags if registry.tag_ttls is None else registry.tag_ttls):
             name = f"{registry.name}/{repository}:{tag}"
             for pattern, ttl in patterns:
-                if _matcher(pattern).fullmatch(name):
+                if matcher(pattern).fullmatch(name):
                     return ttl
         return self.tag if registry.tag_ttl is None else registry.tag_ttl
 
@@ -54,8 +58,22 @@ class Policy:
         """For how long, while a registry cannot be asked, its last yes stands."""
         return self.grace if registry.outage_grace is None else registry.outage_grace
 
+    def history_of(self, registry: Registry) -> int:
+        """How many moves of a tag are remembered."""
+        return self.history if registry.history is None else registry.history
 
-@lru_cache(maxsize=1024)
-def _matcher(pattern: str) -> re.Pattern[str]:
-    """A pattern in which only the star is special; it stands for any text, slashes included."""
-    return re.compile(".*".join(re.escape(part) for part in pattern.split("*")))
+    def holds_new(self, registry: Registry) -> bool:
+        """Whether a tag is held as it is first seen."""
+        return (self.new if registry.new_tags is None else registry.new_tags) == "hold"
+
+    def cooldown_of(self, registry: Registry) -> float:
+        """How long a move of a tag waits before clients get it."""
+        return self.cooldown if registry.cooldown is None else registry.cooldown
+
+    def allowed(self, registry: Registry) -> tuple[str, ...]:
+        """Patterns of what alone may be pulled; none: everything."""
+        return self.allow if registry.allow is None else registry.allow
+
+    def denied(self, registry: Registry) -> tuple[str, ...]:
+        """Patterns of what may not be pulled."""
+        return self.deny if registry.deny is None else registry.deny

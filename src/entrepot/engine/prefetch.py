@@ -49,9 +49,14 @@ class Prefetch:
     def siblings(self, request: PullRequest, route: BlobRoute) -> None:
         """Fetches what else the image of this layer needs, in its order, in the background."""
         for layer in self._layers(request, route):
-            if layer.digest not in self._wanted and layer.digest != route.digest:
-                self._wanted.add(layer.digest)
-                spawn(self._fetch(request, route.repository, layer), name=f"prefetch {layer.digest}")
+            if layer.digest != route.digest:
+                self.blob(request, route.repository, layer)
+
+    def blob(self, request: PullRequest, repository: str, blob: Descriptor) -> None:
+        """Fetches it in the background."""
+        if blob.digest not in self._wanted:
+            self._wanted.add(blob.digest)
+            spawn(self._fetch(request, repository, blob), name=f"prefetch {blob.digest}")
 
     def _layers(self, request: PullRequest, route: BlobRoute) -> Iterable[Descriptor]:
         if (referrer := self._admission.referrer(request, route.repository, route.digest)) is None:

@@ -29,6 +29,7 @@ class TagRecord:
     size: int  # bytes of the manifest, -1 when upstream did not say
     checked: float  # epoch seconds
     moved: float  # epoch seconds at which it was first seen with this digest
+    awaits: str = ""  # the digest that upstream has now, while that has to wait (`cooldown`)
 
     @classmethod
     def load(cls, value: Document | None) -> "TagRecord | None":
@@ -39,8 +40,11 @@ class TagRecord:
                 "size": int(size),
                 "checked": float() | int() as checked,
                 "moved": float() | int() as moved,
+                **rest,
             }:
-                return cls(Digest.parse(digest), media_type, size, checked, moved)
+                awaits = rest.get("awaits")
+                waiting = awaits if isinstance(awaits, str) else ""
+                return cls(Digest.parse(digest), media_type, size, checked, moved, waiting)
             case _:
                 return None
 
@@ -74,6 +78,8 @@ class Tags:
             "repository": route.repository,
             "tag": str(route.reference),
         }
+        if record.awaits:
+            value["awaits"] = record.awaits
         await self._records.put(key, value)
         if before is None:
             await self._note_class(key)
@@ -88,6 +94,15 @@ class Tags:
     def _classes(self, base: str) -> list[str]:
         found = (self._records.get(f"classes/{base}") or {}).get("of")
         return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+
+    def keys(self, request: PullRequest, route: ManifestRoute) -> list[str]:
+        """Where the records of the tag are, for every class of `Accept`."""
+        base = _of(request, route)
+        return [f"{base}/{one}" for one in self._classes(base)]
+
+    def is_known(self, request: PullRequest, route: ManifestRoute) -> bool:
+        """Whether anybody has asked for it, with whatever `Accept`."""
+        return bool(self._classes(_of(request, route)))
 
     async def forget(self, registry: str, repository: str, tag: str) -> None:
         """The tag is about to be something else, for every class: the next one who asks has it checked."""

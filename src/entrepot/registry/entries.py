@@ -53,6 +53,11 @@ class Registry:
     public_ttl: float | None = None  # seconds
     outage_grace: float | None = None  # seconds
     prefetch: str | None = None  # "off", "layers" or "tags"
+    history: int | None = None  # moves that are remembered of a tag
+    new_tags: str | None = None  # "track" or "hold"
+    cooldown: float | None = None  # seconds that a move of a tag waits
+    allow: tuple[str, ...] | None = None  # patterns of REGISTRY/REPOSITORY[:TAG] that alone may be pulled
+    deny: tuple[str, ...] | None = None  # patterns of what may not
     bandwidth: int | None = None  # bytes per second taken from it; None or 0 for no cap of its own
     credentials: Credentials | None = None  # where the box's own are; None: it has none
     share: str | None = None  # "public": anonymous clients get public content on the box's account; else "off"
@@ -97,6 +102,11 @@ class RegistryOverride:
     public_ttl: float | None = None
     outage_grace: float | None = None
     prefetch: str | None = None
+    history: int | None = None
+    new_tags: str | None = None
+    cooldown: float | None = None
+    allow: tuple[str, ...] | None = None
+    deny: tuple[str, ...] | None = None
     bandwidth: int | None = None
     credentials: Credentials | None = None
     share: str | None = None

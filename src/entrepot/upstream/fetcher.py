@@ -82,8 +82,18 @@ class Fetcher:
             case {"digest": str(digest), "size": int() | None as size, "source": dict(source), "others": list(others)}:
                 sources = [self._source(one) for one in (source, *others)]
                 await self._bring(Digest.parse(digest), size, sources, reader, writer)
+            case {"ask": dict(source)}:
+                say(writer, await self._ask(self._source(source)))
+                await writer.drain()
             case _:
                 await self._pace(order, reader, writer)
+
+    async def _ask(self, source: Source) -> Document:
+        try:
+            async with source.open(0):
+                return {"given": True}
+        except EntrepotError as e:
+            return {"failed": self._failed(e)}
 
     async def _pace(self, order: Document | None, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while order is not None:

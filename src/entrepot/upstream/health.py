@@ -149,7 +149,12 @@ class Health:
             breaker.soft(f"answers with {status}", now)
         else:
             breaker.success()
-        self._settle(place)
+            self._settle(place)
+            return
+        if breaker.state is not State.CLOSED:
+            self._settle(place)
+        elif breaker.doubtful:  # nothing is known to be well: what other processes have found stands
+            self._look_after(place)
 
     def failed(self, place: Place, begun: int, error: UpstreamError) -> None:
         """For `_Attempt`."""

@@ -14,6 +14,8 @@ The fetching process tells what happens, and ends the connection after `done` or
     {"done": 123}                      all are here and verified
     {"failed": {…}}                    what ended it
 
+Or it asks only whether upstream gives something: `{"ask": {…}}`, answered by `{"given": true}` or `{"failed": {…}}`.
+
 Or it is for a share of the bandwidth: `{"pace": "quay.io", "bytes": 65536}`, answered by `{"granted": 4096}`, and so
 on. Sources and failures are documents of those who made them; credentials are in them, so the socket is for its owner
 only.

@@ -83,6 +83,24 @@ class Remote:
         finally:
             await _close(writer)
 
+    async def ask(self, source: Document) -> bool:
+        """Has upstream asked for it; False if nobody was there to do so. Raises what upstream refuses with."""
+        connection = await self._reach()
+        if connection is None:
+            return False
+        reader, writer = connection
+        try:
+            say(writer, {"ask": source})
+            match await hear(reader):
+                case {"failed": dict(failure)}:
+                    raise self.failure(failure)
+                case {"given": True}:
+                    return True
+                case _:
+                    return False
+        finally:
+            await _close(writer)
+
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Connection | None]:
         """A connection of one's own to whoever is there now."""

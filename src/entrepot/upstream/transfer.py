@@ -60,6 +60,7 @@ class Transfer:
         self.over = asyncio.Event()  # nothing more is done for it: committed, or ended
         self.origin = source
         """What it was started with."""
+        self.began = clock()
         self._store, self._sources = store, [source]
         self._lanes, self._effort, self._clock = lanes, effort, clock
         self._remote = remote

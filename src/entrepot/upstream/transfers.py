@@ -103,6 +103,12 @@ class Transfers:
             if again and self.running(transfer.digest) is None:
                 self._start(transfer.digest, source, None, attempt + 1)
 
+    async def ask(self, source: Source) -> None:
+        """Whether upstream gives it, asked by whoever fetches, who takes no byte. Raises what it refuses with."""
+        if self._remote is None or not await self._remote.ask(source.describe()):
+            async with source.open(0):
+                pass
+
     def __len__(self) -> int:
         return len(self._running)
 
