@@ -151,7 +151,7 @@ class Pulls:
         count.add(f"requests_{answer.verdict}")
         count.add(self._tallies(registry, answer.verdict, exchange.route))
         count.add("bytes_sent", sent.body)
-        if answer.verdict in {"hit", "proved", "revalidated", "stale"}:
+        if answer.verdict in {"hit", "held", "proved", "revalidated", "stale"}:
             count.add("bytes_hit", sent.body)
         first = started if sent.first is None else sent.first
         entry = accesslog.fields(
@@ -163,7 +163,7 @@ class Pulls:
 
 def _is_repeatable(answer: Answer) -> bool:
     """From the store, to somebody of whom it was known that he may have it; and no more than bytes."""
-    return answer.verdict == "hit" and answer.status in {200, NOT_MODIFIED} and isinstance(answer.body, bytes)
+    return answer.verdict in {"hit", "held"} and answer.status in {200, NOT_MODIFIED} and isinstance(answer.body, bytes)
 
 
 def _refusal(status: int, why: str) -> Answer:

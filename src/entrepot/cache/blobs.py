@@ -21,6 +21,7 @@ from entrepot.cache.ledger import Ledger, new_owner
 from entrepot.cache.space import Disk, Limits, Space, disk_of
 from entrepot.registry.digests import Digest
 
+WRITTEN = 512 << 10  # bytes written at once: 2 MiB take whole huge pages, which a host may have to give back first
 REHASH_PIECE = 1 << 20  # bytes read at a time when a part left by an earlier transfer is hashed again
 _NOWAIT_UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
@@ -104,7 +105,7 @@ class FilePart:
         view, at = memoryview(data), self._offset
         try:
             while view:
-                n = os.pwrite(self._fd, view, at)
+                n = os.pwrite(self._fd, view[:WRITTEN], at)
                 view, at = view[n:], at + n
         except OSError as e:
             with contextlib.suppress(OSError):
