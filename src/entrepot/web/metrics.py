@@ -16,8 +16,21 @@ from entrepot.web.readings import Run, bounded, resident
 from entrepot.web.settings import WebSettings
 from entrepot.web.snapshot import Snapshot
 
-VERDICTS: Final = ("hit", "proved", "revalidated", "miss", "joined", "stale", "pass", "refused", "failed", "through")
-FROM_STORE: Final = frozenset(("hit", "proved", "revalidated", "stale"))
+VERDICTS: Final = (
+    "hit",
+    "held",
+    "proved",
+    "revalidated",
+    "miss",
+    "joined",
+    "stale",
+    "pass",
+    "refused",
+    "denied",
+    "failed",
+    "through",
+)
+FROM_STORE: Final = frozenset(("hit", "held", "proved", "revalidated", "stale"))
 KINDS: Final = frozenset(("manifest", "blob", "list", "ping", "token", "other"))
 OTHER: Final = "other"
 STATES: Final = {State.CLOSED: 0, State.SUSPECT: 1, State.OPEN: 2}
