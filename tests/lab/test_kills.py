@@ -211,6 +211,7 @@ def check_resumed(seen: Requests, struck: Kill) -> int:
 
 def check_by_command(story: Story) -> None:
     """What the product says of its store is what is there; and it finds nothing to repair in what it serves."""
+    wait_for(lambda: not story.store.writers(), "the end of what goes on for nobody", 30)
     held = story.store.blobs()
     scrubbed = json.loads(story.box.command("scrub", "--json"))
     assert (scrubbed["blobs"], scrubbed["bytes"]) == (len(held), sum(held.values()))
