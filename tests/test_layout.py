@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "entrepot"
 
 EVERYONE = {
+    "amounts",
     "counters",
     "errors",
     "tasks",

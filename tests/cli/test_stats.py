@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from entrepot.amounts import ago, human
 from entrepot.cache.embedded import open_records
 from entrepot.cli.main import run
-from entrepot.cli.stats import Served, ago, blobs, human, quota_line, quotas, served
+from entrepot.cli.stats import Served, blobs, quota_line, quotas, served
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from typing import Final
 
 import click
 
+from entrepot.amounts import ago, human
 from entrepot.cli.images import TYPES
 from entrepot.cli.options import config_option, json_option, loaded
 from entrepot.cli.places import place_to_read
-from entrepot.cli.stats import ago, human
 from entrepot.engine.explanation import Explainer, Explanation, Manifest, Tag
 from entrepot.errors import EntrepotError
 from entrepot.upstream.outages import PREFIX, Outage, origin_of

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from entrepot.amounts import ago, human
 from entrepot.cli.holds import store_of, tag_of
 from entrepot.cli.holdviews import short
 from entrepot.cli.options import config_option, json_option
-from entrepot.cli.stats import ago, human
 
 if TYPE_CHECKING:
     from entrepot.cache.layout import Layout

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from entrepot.cli.stats import ago, human
+from entrepot.amounts import ago, human
 
 if TYPE_CHECKING:
     from entrepot.engine.decree import State, Step

@@ -14,6 +14,7 @@ from typing import Final
 
 import click
 
+from entrepot.amounts import human
 from entrepot.cache.blobs import FileBlobs
 from entrepot.cache.embedded import open_blobs, open_records, protected_by
 from entrepot.cache.housekeeping import GcPlan, ScrubReport, gc_plan
@@ -22,7 +23,6 @@ from entrepot.cache.housekeeping import scrub as look_over
 from entrepot.cache.space import Limits
 from entrepot.cli.options import config_option, json_option, loaded
 from entrepot.cli.places import place_to_read
-from entrepot.cli.stats import human
 from entrepot.config.values import parse_rate
 from entrepot.errors import EntrepotError
 

@@ -14,10 +14,10 @@ from typing import Final
 
 import click
 
+from entrepot.amounts import ago, human
 from entrepot.cli.options import config_option, json_option, loaded
 from entrepot.cli.places import place_to_read
 from entrepot.cli.records import scanned
-from entrepot.cli.stats import ago, human
 
 # https://github.com/opencontainers/image-spec/blob/main/media-types.md and docker's own.
 TYPES: Final = {

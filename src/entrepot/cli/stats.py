@@ -18,6 +18,7 @@ from typing import Final
 
 import click
 
+from entrepot.amounts import ago, human
 from entrepot.cli import outages
 from entrepot.cli.options import config_option, json_option, loaded
 from entrepot.cli.places import place_to_read
@@ -27,7 +28,6 @@ from entrepot.errors import EntrepotError
 _NOT_COUNTERS: Final = frozenset(("started", "pid"))
 _NAME: Final = re.compile(r"([a-z]+)-(\d+)\.json")
 _QUOTA: Final = re.compile(r"quota_(.+)_(limit|remaining|reset|paused|seen)")
-_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 class NoStore(EntrepotError):
@@ -111,25 +111,6 @@ def _read(file: Path) -> dict[str, int] | None:
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None
-
-
-def human(size: int) -> str:
-    """Bytes with three digits at least and a binary unit."""
-    number = float(size)
-    for unit in _UNITS:
-        if number < 1024 or unit == _UNITS[-1]:
-            break
-        number /= 1024
-    return f"{size} B" if unit == "B" else f"{number:.1f} {unit}"
-
-
-def ago(seconds: float) -> str:
-    """An age, in its two largest units."""
-    seconds = max(0, int(seconds))
-    for unit, scale, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
-        if seconds >= scale:
-            return f"{seconds // scale}{unit} {seconds % scale // part}{smaller}"
-    return f"{seconds}s"
 
 
 def quota_line(registry: str, numbers: dict[str, int], now: float) -> str:

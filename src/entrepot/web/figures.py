@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from entrepot.amounts import ago, human
 from entrepot.upstream.breaker import State
 from entrepot.web.metrics import FROM_STORE, requests
 from entrepot.web.readings import bounded
@@ -12,7 +13,6 @@ from entrepot.web.snapshot import Snapshot
 
 type Mood = Literal["good", "warn", "bad", "none"]
 
-_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _FETCHED: Final = frozenset(("miss", "joined"))
 
 
@@ -137,25 +137,6 @@ def percent(share: float | None) -> str:
 def part(one: float, whole: float) -> float:
     """A share, from 0 to 1."""
     return min(1.0, max(0.0, one / whole)) if whole > 0 else 0.0
-
-
-def human(size: float) -> str:
-    """Bytes with a binary unit."""
-    number = float(size)
-    for unit in _UNITS:
-        if abs(number) < 1024 or unit == _UNITS[-1]:
-            break
-        number /= 1024
-    return f"{int(size)} B" if unit == "B" else f"{number:.1f} {unit}"
-
-
-def ago(seconds: float) -> str:
-    """A time span, in its two largest units."""
-    seconds = max(0, int(seconds))
-    for unit, scale, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
-        if seconds >= scale:
-            return f"{seconds // scale}{unit} {seconds % scale // part}{smaller}"
-    return f"{seconds}s"
 
 
 def short(digest: str) -> str:

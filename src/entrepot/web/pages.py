@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from aiohttp import web
 
+from entrepot.amounts import ago, human
 from entrepot.cache.interface import StoreError
 from entrepot.certs.errors import CertsError
 from entrepot.web import exposition, figures, images, metrics
@@ -212,8 +213,8 @@ def _templates() -> "Environment":
         lstrip_blocks=True,
     )
     made.filters |= {
-        "human": figures.human,
-        "ago": figures.ago,
+        "human": human,
+        "ago": ago,
         "short": figures.short,
         "percent": figures.percent,
     }
