@@ -316,6 +316,23 @@ class TestAccess:
         assert not {"Cookie", "X-Forwarded-For"} & set(seen.headers)
 
 
+class TestWhatARefusalTells:
+    @pytest.mark.parametrize("kind", ["blob", "manifest"])
+    async def test_as_many_questions_for_what_is_held_as_for_what_is_not(self, bench: Bench, kind: str) -> None:
+        """DESIGN rule 3: the time of a refusal must not tell who has pulled what."""
+        held = bench.image.layers[0] if kind == "blob" else bench.image.index
+        await bench.get(bench.manifest("1"), ACCEPT)
+        await bench.get(bench.blob(bench.image.layers[0]))
+        await settled(bench)
+        asked = []
+        for digest in (held, Digest.of(b"nobody has this")):
+            bench.registry.forget()
+            target = f"/v2/org/other/{kind}s/{digest}"
+            assert (await bench.ask("GET", target, ACCEPT)).status == 404
+            asked.append(sorted(request.partition(" ")[0] for request in bench.registry.requests(str(digest))))
+        assert asked == [["GET", "HEAD"]] * 2
+
+
 class TestBlobs:
     @pytest.mark.parametrize("redirects", [False, True])
     async def test_cold_then_held(self, bench: Bench, redirects: bool) -> None:

@@ -22,6 +22,7 @@ from entrepot.tasks import spawn
 from entrepot.upstream.errors import Unreachable
 from entrepot.upstream.fetch import TransferError
 from entrepot.upstream.fetcher import Fetcher
+from entrepot.upstream.news import hear, say
 from entrepot.upstream.remote import Remote
 from entrepot.upstream.sharing import SharedBandwidth
 from entrepot.upstream.source import Effort
@@ -292,6 +293,28 @@ async def test_who_waits_there_is_known_here(box: Box) -> None:
         await until(lambda: running._waiters > 0)
     await until(lambda: not running._waiters)
     await worker.close()
+
+
+async def test_how_far_it_is_is_told_only_where_somebody_waits(box: Box) -> None:
+    upstream = box.upstream(hold=asyncio.Event())
+    assert upstream.hold is not None
+    reader, writer = await asyncio.open_unix_connection(str(box.folder / "sock"))
+    say(writer, {"digest": str(DIGEST), "size": None, "source": {"name": upstream.name}, "others": []})
+    assert await hear(reader) == {"opened": len(CONTENT), "accepted": True}
+    while await hear(reader) != {"at": PIECE - 1}:
+        pass
+    running = box.transfers.running(DIGEST)
+    assert running is not None
+    say(writer, {"waiting": False})
+    await until(lambda: not running._waiters)
+    say(writer, {"waiting": True})
+    assert await hear(reader) == {"at": PIECE - 1}  # it may have missed something
+    say(writer, {"waiting": False})
+    await until(lambda: not running._waiters)
+    upstream.hold.set()
+    assert await hear(reader) == {"done": len(CONTENT)}
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_a_worker_that_dies_leaves_no_waiter_behind(box: Box) -> None:

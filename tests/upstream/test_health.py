@@ -350,6 +350,17 @@ class TestSeveralProcesses:
         assert not finder.refuses()
         assert not finder.health.is_down(URL)
 
+    @pytest.mark.parametrize("status", [429, 503])
+    async def test_an_answer_that_says_nothing_good_ends_it_for_nobody(self, make: Make, status: int) -> None:
+        finder, other, third = make(), make(), make()
+        attempt = other.health.begin(BLOB, (), insist=False)  # while all seems well
+        await finder.goes_down()
+        assert other.health.is_down(URL)  # it has been told, and has found nothing itself
+        attempt.answered(status, NO)
+        await settle()
+        assert finder.refuses()
+        assert third.refuses()
+
     async def test_one_of_them_probes(self, make: Make) -> None:
         finder, other = make(), make()
         await finder.goes_down()
