@@ -355,6 +355,7 @@ class TestSeveralProcesses:
         finder, other, third = make(), make(), make()
         attempt = other.health.begin(BLOB, (), insist=False)  # while all seems well
         await finder.goes_down()
+        finder.clock.now += places.MEMO_SECONDS
         assert other.health.is_down(URL)  # it has been told, and has found nothing itself
         attempt.answered(status, NO)
         await settle()
